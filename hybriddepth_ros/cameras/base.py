@@ -1,0 +1,140 @@
+"""What every camera with a movable focus can do, and the registry that finds one by name.
+
+A backend is one file: a frozen parameter dataclass and a :class:`FocusCamera`, joined by :func:`register_camera`.
+Importing this package imports no vendor's SDK: a backend's module is imported when its name is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.focal_stack import CameraIntrinsics
+from hybriddepth_ros.optics import ThinLens
+from hybriddepth_ros.parameters import from_mapping, nearest_name
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One exposure, in the order of capture.
+
+    image [H, W, 3] uint8 RGB or [H, W] uint8 mono; exposure_start_ns and stamp_ns (mid-exposure) in the clock of
+    `time.time_ns`; focus_diopters [1/m] and actuator_position (device units) that held during the exposure;
+    camera: intrinsics at that focus; ground_truth_depth [H, W] float32 m along Z, from simulated cameras only.
+    """
+
+    image: npt.NDArray[np.uint8]
+    sequence: int
+    exposure_start_ns: int
+    stamp_ns: int
+    focus_diopters: float
+    actuator_position: float
+    camera: CameraIntrinsics
+    ground_truth_depth: npt.NDArray[np.float32] | None = None
+
+
+class FocusCamera(ABC):
+    """A camera whose focus can be moved. Opened once, read in order by one thread, closed by any.
+
+    Backends raise CameraError with the device and what was expected; `read` never returns a frame twice and never
+    skips one silently: a frame that the consumer was too slow for shows as a gap in `sequence`.
+    """
+
+    @abstractmethod
+    def open(self) -> None:
+        """Take the device and start streaming."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the device; safe to call twice, and from another thread while `read` waits."""
+
+    @abstractmethod
+    def read(self, timeout_s: float = 1.0) -> CameraFrame:
+        """The next frame in order of capture; CameraError after `timeout_s` without one or when closed."""
+
+    @abstractmethod
+    def command_focus(self, focus_diopters: float) -> int:
+        """Send the lens to a focus; returns at once with the time [ns, clock of `time.time_ns`] from which the lens
+        stands still there. A frame shows that focus if its exposure began at or after this time."""
+
+    @property
+    @abstractmethod
+    def focus_range_diopters(self) -> tuple[float, float]:
+        """(far, near) focus limits [1/m]."""
+
+    @property
+    @abstractmethod
+    def frame_rate_hz(self) -> float:
+        """Frames per second that the camera was set to."""
+
+    @property
+    def lens(self) -> ThinLens | None:
+        """The thin-lens equivalent, if known."""
+        return None
+
+    @property
+    def default_focus_diopters(self) -> tuple[float, ...]:
+        """The focus positions that this camera itself suggests to sweep (a replayed stack's own); empty = none."""
+        return ()
+
+    def __enter__(self) -> FocusCamera:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+Config = TypeVar("Config")
+_BACKEND_MODULES: dict[str, str] = {
+    "simulated": "hybriddepth_ros.cameras.simulated",
+    "replay": "hybriddepth_ros.cameras.replay",
+}
+_registry: dict[str, tuple[type, Callable[[Any], FocusCamera]]] = {}
+
+
+def register_camera(name: str, config: type[Config]) -> Callable[[type[FocusCamera]], type[FocusCamera]]:
+    """Class decorator: makes a backend known as `name`; it is built from one instance of `config`."""
+
+    def register(backend: type[FocusCamera]) -> type[FocusCamera]:
+        _registry[name] = (config, backend)
+        return backend
+
+    return register
+
+
+def camera_names() -> tuple[str, ...]:
+    """Every camera that `make_camera` knows."""
+    return tuple(sorted(set(_BACKEND_MODULES) | set(_registry)))
+
+
+def camera_config_type(name: str) -> type:
+    """The parameter dataclass of a backend; CameraError for an unknown name."""
+    return _find(name)[0]
+
+
+def make_camera(name: str, config: Mapping[str, Any] | object) -> FocusCamera:
+    """An unopened camera from its name and its config (an instance of its dataclass, or a mapping that is checked)."""
+    config_type, backend = _find(name)
+    if isinstance(config, Mapping):
+        config = from_mapping(config_type, config, where=f"camera {name}")
+    return backend(config)
+
+
+def _find(name: str) -> tuple[type, Callable[[Any], FocusCamera]]:
+    if name not in _registry and name in _BACKEND_MODULES:
+        importlib.import_module(_BACKEND_MODULES[name])
+    if name not in _registry:
+        known = camera_names()
+        raise CameraError(f"camera: unknown camera {name!r}, expected one of {', '.join(known)}{nearest_name(name, known)}")
+    return _registry[name]

@@ -1,0 +1,33 @@
+"""The errors a user can cause. Each message is one line that names the input and what was expected of it."""
+
+
+class HybridDepthError(Exception):
+    """Base of every error that the command line and the nodes report as the user's, without a traceback."""
+
+
+class StackError(HybridDepthError):
+    """A focal stack that cannot be read or used."""
+
+
+class RegistrationError(StackError):
+    """Too few slices of a stack could be registered to estimate depth from them."""
+
+
+class CameraError(HybridDepthError):
+    """A camera or lens that is missing, refuses a setting, or stopped delivering."""
+
+
+class ModelError(HybridDepthError):
+    """An unknown model, or one that cannot run as asked."""
+
+
+class WeightsError(ModelError):
+    """Weights that are missing, of the wrong kind, or damaged."""
+
+
+class ParameterError(HybridDepthError):
+    """A parameter, or a parameter file, that cannot be applied."""
+
+
+class OutputError(HybridDepthError):
+    """A result that cannot be written where it was asked for."""

@@ -1,0 +1,1 @@
+"""Depth models, one file each."""
