@@ -1,0 +1,187 @@
+"""Measures of depth and of its sigma against a ground truth, in numpy.
+
+Depths and sigmas are metres; NaN, infinity and values at or below zero count as "no estimate" and "no truth".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Depth = npt.NDArray[np.floating]
+Mask = npt.NDArray[np.bool_]
+
+METRIC_NAMES = ("mse", "rmse", "log_rmse", "abs_rel", "sq_rel", "delta1", "delta2", "delta3")
+
+
+def comparable(prediction: Depth, target: Depth, mask: Mask | None = None) -> Mask:
+    """[H, W] True where both depths [m] are usable, and `mask` allows it."""
+    usable = np.isfinite(prediction) & np.isfinite(target) & (prediction > 0) & (target > 0)
+    return usable if mask is None else usable & mask
+
+
+def depth_metrics(prediction: Depth, target: Depth, mask: Mask | None = None) -> dict[str, float]:
+    """The measures of one image over its comparable pixels; every value is NaN when there is no such pixel.
+
+    mse [m^2], rmse [m], log_rmse [ln m], abs_rel, sq_rel [m], delta1..3 = share of pixels off by a factor below
+    1.25, 1.25^2, 1.25^3. Source: HybridDepth, table 1; published figures are means of per-image values, so that a
+    published rmse is not the root of its mse.
+    """
+    usable = comparable(prediction, target, mask)
+    if not usable.any():
+        return dict.fromkeys(METRIC_NAMES, float("nan"))
+    p = prediction[usable].astype(np.float64)
+    t = target[usable].astype(np.float64)
+    error = t - p
+    factor = np.maximum(t / p, p / t)
+    mse = float(np.mean(error**2))
+    return {
+        "mse": mse,
+        "rmse": mse**0.5,
+        "log_rmse": float(np.sqrt(np.mean((np.log(t) - np.log(p)) ** 2))),
+        "abs_rel": float(np.mean(np.abs(error) / t)),
+        "sq_rel": float(np.mean(error**2 / t)),
+        "delta1": float(np.mean(factor < 1.25)),
+        "delta2": float(np.mean(factor < 1.25**2)),
+        "delta3": float(np.mean(factor < 1.25**3)),
+    }
+
+
+def relative_error(prediction: Depth, target: Depth) -> npt.NDArray[np.float32]:
+    """(prediction - target) / target per pixel [H, W], signed, NaN where either is missing."""
+    error = np.full(prediction.shape, np.nan, np.float32)
+    usable = comparable(prediction, target)
+    error[usable] = (prediction[usable] - target[usable]) / target[usable]
+    return error
+
+
+def sigma_coverage(
+    prediction: Depth, sigma: Depth, target: Depth, factors: Sequence[float] = (1.0, 2.0)
+) -> dict[float, float]:
+    """Share of comparable pixels whose error lies within `factor` sigma; a calibrated Gaussian gives 0.683 and 0.954."""
+    usable = comparable(prediction, target) & np.isfinite(sigma) & (sigma > 0)
+    if not usable.any():
+        return dict.fromkeys(factors, float("nan"))
+    in_sigmas = np.abs(prediction[usable] - target[usable]) / sigma[usable]
+    return {factor: float(np.mean(in_sigmas <= factor)) for factor in factors}
+
+
+@dataclass(frozen=True)
+class DistanceBin:
+    """Errors of the pixels whose true depth lies in [near, far) m: median |error| [m] and relative, 16..84 % band [m],
+    median sigma [m], coverage of one sigma, pixel count and the share of true pixels that got an estimate (with none,
+    the errors are NaN)."""
+
+    near: float
+    far: float
+    pixels: int
+    valid_share: float
+    median_relative: float
+    median_error: float
+    band_low: float
+    band_high: float
+    median_sigma: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a sequence of estimates scored: `metrics` are means over images (as published), the rest is pooled."""
+
+    images: int
+    metrics: dict[str, float]
+    median_relative_error: float
+    coverage: dict[float, float]
+    valid_share: float
+    bins: tuple[DistanceBin, ...]
+
+
+class ScoreKeeper:
+    """Takes estimates with their truths one by one and gives one :class:`Score` over all of them.
+
+    Per-image measures use every pixel; what is pooled (medians, bins) keeps every `stride`-th row and column, so that
+    hundreds of images fit in memory.
+    """
+
+    def __init__(self, stride: int = 2) -> None:
+        self._stride = stride
+        self._rows: list[dict[str, float]] = []
+        self._samples: list[npt.NDArray[np.float32]] = []  # each [3, pixels]: prediction, sigma, target
+        self._valid: list[float] = []
+        self._coverage: list[dict[float, float]] = []
+
+    def add(self, prediction: Depth, sigma: Depth, target: Depth) -> dict[str, float]:
+        """Takes one estimate [H, W] m; returns its own `depth_metrics`."""
+        row = depth_metrics(prediction, target)
+        self._rows.append(row)
+        self._coverage.append(sigma_coverage(prediction, sigma, target))
+        true = np.isfinite(target) & (target > 0)
+        self._valid.append(float(comparable(prediction, target).sum() / max(int(true.sum()), 1)))
+        step = self._stride
+        kept = true[::step, ::step]
+        sample = [a[::step, ::step][kept] for a in (prediction, sigma, target)]
+        self._samples.append(np.stack(sample).astype(np.float32))
+        return row
+
+    def score(self, bin_count: int = 8) -> Score:
+        """The score over everything added; NaN where nothing was comparable."""
+        if not self._rows:
+            nothing = dict.fromkeys(METRIC_NAMES, float("nan"))
+            return Score(0, nothing, float("nan"), {1.0: float("nan"), 2.0: float("nan")}, float("nan"), ())
+        prediction, sigma, target = np.concatenate(self._samples, axis=1)
+        usable = comparable(prediction, target)
+        relative = np.abs(prediction[usable] - target[usable]) / target[usable]
+        return Score(
+            images=len(self._rows),
+            metrics={name: _mean([row[name] for row in self._rows]) for name in METRIC_NAMES},
+            median_relative_error=_median(relative),
+            coverage={k: _mean([row[k] for row in self._coverage]) for k in self._coverage[0]},
+            valid_share=_mean(self._valid),
+            bins=tuple(_bins(prediction, sigma, target, bin_count)),
+        )
+
+
+def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[DistanceBin]:
+    """Bins spaced evenly in diopters over the true depths, because there a focus cue's error is nearly constant."""
+    if not target.size:
+        return []
+    low, high = np.percentile(target, (0.5, 99.5))
+    if not high > low:
+        return []
+    edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)
+    usable = comparable(prediction, target)
+    bins = []
+    for near, far in zip(edges[:-1], edges[1:], strict=True):
+        inside = (target >= near) & (target < far)
+        good = inside & usable
+        if not inside.any():
+            continue
+        error = prediction[good] - target[good]
+        band = np.percentile(error, (16, 84)) if error.size else (np.nan, np.nan)
+        bins.append(
+            DistanceBin(
+                near=float(near),
+                far=float(far),
+                pixels=int(good.sum()),
+                valid_share=float(good.sum() / inside.sum()),
+                median_relative=_median(np.abs(error) / target[good]),
+                median_error=_median(np.abs(error)),
+                band_low=float(band[0]),
+                band_high=float(band[1]),
+                median_sigma=_median(sigma[good]),
+                coverage=float(np.mean(np.abs(error) <= sigma[good])) if error.size else float("nan"),
+            )
+        )
+    return bins
+
+
+def _median(values: Depth) -> float:
+    return float(np.median(values)) if values.size else float("nan")
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [v for v in values if np.isfinite(v)]
+    return float(np.mean(finite)) if finite else float("nan")

@@ -1,0 +1,75 @@
+"""The measures, against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hybriddepth_ros.evaluation.metrics import (
+    METRIC_NAMES,
+    ScoreKeeper,
+    depth_metrics,
+    relative_error,
+    sigma_coverage,
+)
+
+
+def test_metrics_of_two_pixels_worked_out_by_hand() -> None:
+    target = np.array([[1.0, 2.0]])
+    prediction = np.array([[1.1, 1.5]])
+    metrics = depth_metrics(prediction, target)
+    assert tuple(metrics) == METRIC_NAMES
+    assert metrics["mse"] == pytest.approx((0.1**2 + 0.5**2) / 2)
+    assert metrics["rmse"] == pytest.approx(math.sqrt((0.1**2 + 0.5**2) / 2))
+    assert metrics["log_rmse"] == pytest.approx(math.sqrt((math.log(1.1) ** 2 + math.log(0.75) ** 2) / 2))
+    assert metrics["abs_rel"] == pytest.approx((0.1 + 0.25) / 2)
+    assert metrics["sq_rel"] == pytest.approx((0.01 / 1 + 0.25 / 2) / 2)
+    assert (metrics["delta1"], metrics["delta2"], metrics["delta3"]) == (0.5, 1.0, 1.0)
+
+
+def test_pixels_without_estimate_or_truth_or_outside_the_mask_do_not_count() -> None:
+    target = np.array([[1.0, np.nan, 2.0, 0.0, 4.0]])
+    prediction = np.array([[1.5, 1.0, np.nan, 1.0, 40.0]])
+    mask = np.array([[True, True, True, True, False]])
+    assert depth_metrics(prediction, target, mask)["abs_rel"] == pytest.approx(0.5)
+
+
+def test_nothing_comparable_gives_nan_and_no_warning() -> None:
+    with np.errstate(all="raise"):
+        metrics = depth_metrics(np.full((2, 2), np.nan), np.ones((2, 2)))
+        empty = ScoreKeeper().score()
+    assert all(math.isnan(v) for v in metrics.values())
+    assert math.isnan(empty.median_relative_error) and empty.images == 0
+
+
+def test_relative_error_is_signed_and_nan_where_missing() -> None:
+    error = relative_error(np.array([2.2, np.nan, 1.8]), np.array([2.0, 2.0, 2.0]))
+    assert error[0] == pytest.approx(0.1) and np.isnan(error[1]) and error[2] == pytest.approx(-0.1)
+
+
+def test_a_calibrated_gaussian_covers_68_and_95_percent() -> None:
+    rng = np.random.default_rng(3)
+    target = np.full((400, 400), 2.0)
+    prediction = target + rng.normal(0, 0.05, target.shape)
+    coverage = sigma_coverage(prediction, np.full_like(target, 0.05), target)
+    assert coverage[1.0] == pytest.approx(0.683, abs=0.01)
+    assert coverage[2.0] == pytest.approx(0.954, abs=0.01)
+
+
+def test_the_score_bins_by_true_distance_evenly_in_diopters() -> None:
+    target = np.tile(np.linspace(0.5, 4.0, 600, dtype=np.float32), (40, 1))
+    prediction = target * 1.03
+    prediction[:, :30] = np.nan
+    keeper = ScoreKeeper(stride=1)
+    keeper.add(prediction, 0.05 * target, target)
+    score = keeper.score(bin_count=5)
+    assert score.median_relative_error == pytest.approx(0.03, rel=1e-3)
+    assert score.metrics["abs_rel"] == pytest.approx(0.03, rel=1e-3)
+    assert score.valid_share == pytest.approx(570 / 600)
+    assert score.coverage[1.0] == 1.0
+    widths = [1 / b.near - 1 / b.far for b in score.bins]
+    assert np.ptp(widths) < 1e-6 and len(widths) == 5
+    assert score.bins[0].valid_share == 0.0 and math.isnan(score.bins[0].median_error)
+    assert score.bins[-1].valid_share == 1.0
+    assert all(b.median_relative == pytest.approx(0.03, rel=1e-3) for b in score.bins[1:])
+    assert score.bins[-1].median_error > score.bins[1].median_error
