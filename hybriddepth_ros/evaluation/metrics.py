@@ -5,6 +5,7 @@ Depths and sigmas are metres; NaN, infinity and values at or below zero count as
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,7 @@ def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[Di
     edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)
     usable = comparable(prediction, target)
     bins = []
-    for near, far in zip(edges[:-1], edges[1:], strict=True):
+    for near, far in itertools.pairwise(edges):
         inside = (target >= near) & (target < far)
         good = inside & usable
         if not inside.any():
