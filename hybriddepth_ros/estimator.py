@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from hybriddepth_ros.all_in_focus import all_in_focus
+from hybriddepth_ros.errors import RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack, ImageRGB
+from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
+from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
-from hybriddepth_ros.registration import Registration
+from hybriddepth_ros.registration import Registration, register
+
+MIN_SLICES = 2
+FARTHEST_DIOPTERS = 1e-3  # an estimate at or beyond infinity is kept finite; max_depth then rejects it
 
 
 @dataclass(frozen=True)
@@ -22,14 +31,29 @@ class EstimatorOptions:
         choices=("middle", "first", "last"),
         dynamic=True,
     )
-    register: bool = parameter(True, "align the slices (camera motion, focus breathing) before estimating", dynamic=True)
-    max_residual_px: float = parameter(
-        1.5, "a slice whose alignment residual exceeds this is dropped", unit="px", minimum=0.1, maximum=50.0, dynamic=True
+    register: bool = parameter(
+        True, "align the slices (camera motion, focus breathing) before estimating", dynamic=True
     )
-    min_depth: float = parameter(0.05, "nearer estimates are no estimate", unit="m", minimum=0.01, maximum=100.0, dynamic=True)
-    max_depth: float = parameter(20.0, "farther estimates are no estimate", unit="m", minimum=0.1, maximum=1000.0, dynamic=True)
+    max_residual: float = parameter(
+        0.002,
+        "a slice whose alignment residual exceeds this share of the image width is dropped",
+        minimum=1e-4,
+        maximum=0.1,
+        dynamic=True,
+    )
+    min_depth: float = parameter(
+        0.05, "nearer estimates are no estimate", unit="m", minimum=0.01, maximum=100.0, dynamic=True
+    )
+    max_depth: float = parameter(
+        20.0, "farther estimates are no estimate", unit="m", minimum=0.1, maximum=1000.0, dynamic=True
+    )
     max_sigma_diopters: float = parameter(
-        0.25, "an estimate less certain than this (1 sigma) is no estimate", unit="1/m", minimum=0.001, maximum=10.0, dynamic=True
+        0.25,
+        "an estimate less certain than this (1 sigma) is no estimate",
+        unit="1/m",
+        minimum=0.001,
+        maximum=10.0,
+        dynamic=True,
     )
 
 
@@ -38,8 +62,8 @@ class DepthEstimate:
     """Depth in the (rectified) frame of the reference slice.
 
     depth, sigma [H, W] float32 m along Z, NaN = no estimate; all_in_focus [H, W, 3] uint8 RGB in the same frame;
-    camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration: how each slice was
-    aligned; timings_ms: time per stage.
+    camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration: how each slice
+    was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per stage.
     """
 
     depth: npt.NDArray[np.float32]
@@ -48,19 +72,163 @@ class DepthEstimate:
     registration: Registration
     camera: CameraIntrinsics | None = None
     stamp_ns: int = 0
+    blur_px_per_diopter: float = 0.0
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class DepthEstimator:
-    """FocalStack in, DepthEstimate out. Holds the model (and its weights); safe to call from one thread at a time."""
+    """FocalStack in, DepthEstimate out. Holds the model (and its weights); to be called from one thread at a time.
 
-    def __init__(self, model_name: str, device: str, options: EstimatorOptions) -> None:
-        raise NotImplementedError
+    `options` may be replaced between calls.
+    """
+
+    def __init__(self, model: str, device: str = "auto", options: EstimatorOptions | None = None) -> None:
+        self.model_name = model
+        self.options = options or EstimatorOptions()
+        self._model = load_model(model, device)
+
+    @property
+    def device(self) -> str:
+        """Where the model runs: cpu or cuda."""
+        return self._model.device
 
     def __call__(self, stack: FocalStack) -> DepthEstimate:
-        raise NotImplementedError
+        """Depth in the frame of the reference slice; RegistrationError if fewer than two slices can be aligned."""
+        options, clock = self.options, _Stopwatch()
+        reference = reference_index(stack, options.reference)
+
+        registration = register_stack(stack, reference, options)
+        clock.lap("register")
+        aligned = align(stack, registration)
+        clock.lap("warp")
+        focus = self._model(aligned)
+        clock.lap(self.model_name)
+        sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
+        clock.lap("all_in_focus")
+        depth, sigma = to_metres(focus, options)
+        clock.lap("to_metres")
+
+        camera = stack.slices[reference].camera or stack.camera
+        return DepthEstimate(
+            depth,
+            sigma,
+            sharp,
+            registration,
+            camera=replace(camera, distortion=()) if camera else None,
+            stamp_ns=stack.slices[reference].stamp_ns,
+            blur_px_per_diopter=focus.blur_px_per_diopter,
+            timings_ms=clock.laps_ms,
+        )
 
 
-def load_estimator(model: str = "classical", device: str = "auto", options: EstimatorOptions | None = None) -> DepthEstimator:
+def load_estimator(
+    model: str = "classical", device: str = "auto", options: EstimatorOptions | None = None
+) -> DepthEstimator:
     """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one), cpu, cuda."""
-    return DepthEstimator(model, device, options or EstimatorOptions())
+    return DepthEstimator(model, device, options)
+
+
+def reference_index(stack: FocalStack, rule: str) -> int:
+    """Index of the slice whose frame the depth takes."""
+    if rule == "first":
+        return 0
+    if rule == "last":
+        return len(stack.slices) - 1
+    return int(np.argsort(stack.focus_diopters, kind="stable")[len(stack.slices) // 2])
+
+
+def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions) -> Registration:
+    """Register all slices to the reference slice, with the breathing that the camera knows of."""
+    if not options.register:
+        return Registration.identity(len(stack.slices), reference)
+    greys = [cv2.cvtColor(s.image, cv2.COLOR_RGB2GRAY) for s in stack.slices]
+    focal = [s.camera.fx if s.camera else 0.0 for s in stack.slices]
+    magnifications = [f / focal[reference] for f in focal] if all(f > 0.0 for f in focal) else None
+    max_residual_px = options.max_residual * greys[0].shape[1]
+    registration = register(greys, stack.focus_diopters, reference, max_residual_px, magnifications)
+    if int(registration.used.sum()) < MIN_SLICES:
+        worst = ", ".join(f"{px:.1f}" for px in registration.residual_px)
+        raise RegistrationError(
+            f"{stack.name}: expected at least {MIN_SLICES} slices that register within {max_residual_px:.1f} px, "
+            f"residuals are {worst} px"
+        )
+    return registration
+
+
+def align(stack: FocalStack, registration: Registration) -> AlignedStack:
+    """The used slices over the (rectified) reference, sorted from far focus to near. Each image is warped once."""
+    height, width = stack.slices[0].image.shape[:2]
+    order = [int(i) for i in np.argsort(stack.focus_diopters, kind="stable") if registration.used[i]]
+    images = np.empty((len(order), height, width, 3), np.uint8)
+    covered = np.ones((height, width), np.bool_)
+    camera = stack.slices[registration.reference].camera or stack.camera
+    for row, index in enumerate(order):
+        image, transform = stack.slices[index].image, registration.transforms[index]
+        if camera is not None and any(camera.distortion):
+            inside = _warp_rectifying(image, transform, camera, images[row])
+        elif np.array_equal(transform, np.eye(3)):
+            images[row] = image
+            continue
+        else:
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            cv2.warpPerspective(
+                image, transform, (width, height), dst=images[row], flags=flags, borderMode=cv2.BORDER_REFLECT_101
+            )
+            inside = _inside(transform, width, height)
+        covered &= inside
+    lens_blur = blur_px_per_diopter(stack.lens) if stack.lens else None
+    return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur)
+
+
+def _inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Which pixels of the reference [H, W] fall into the slice."""
+    corners = np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], np.float64)
+    back = cv2.perspectiveTransform(corners, np.linalg.inv(transform))
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(mask, np.round(back[0]).astype(np.int32), 1)
+    return mask.astype(np.bool_)
+
+
+def _warp_rectifying(
+    image: ImageRGB, transform: npt.NDArray[np.float64], camera: CameraIntrinsics, out: ImageRGB
+) -> npt.NDArray[np.bool_]:
+    """Distortion and motion in one interpolation; returns which pixels [H, W] fall into the slice."""
+    height, width = image.shape[:2]
+    distortion = np.array(camera.distortion)
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        camera.matrix, distortion, np.eye(3), camera.matrix, (width, height), cv2.CV_32FC1
+    )
+    points = np.stack([map_x, map_y], axis=-1)
+    moved = cv2.perspectiveTransform(points, transform.astype(np.float64))
+    cv2.remap(
+        image, moved[..., 0], moved[..., 1], cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REFLECT_101
+    )
+    limit = np.array([width - 1, height - 1], np.float32)
+    inside: npt.NDArray[np.bool_] = ((moved >= 0.0) & (moved <= limit)).all(axis=-1)
+    return inside
+
+
+def to_metres(
+    focus: FocusEstimate, options: EstimatorOptions
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Depth and sigma [H, W] float32 m, NaN where there is no estimate. sigma_z = z^2 sigma_D."""
+    depth = 1.0 / np.maximum(focus.diopters, np.float32(FARTHEST_DIOPTERS))
+    sigma = depth * depth * focus.sigma_diopters
+    unknown = focus.sigma_diopters > options.max_sigma_diopters
+    unknown |= (depth < options.min_depth) | (depth > options.max_depth)
+    depth[unknown] = np.nan
+    sigma[unknown] = np.nan
+    return depth, sigma
+
+
+class _Stopwatch:
+    """Wall time per stage."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_ms[name] = (now - self._last) * 1e3
+        self._last = now

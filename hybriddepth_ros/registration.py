@@ -1,11 +1,39 @@
-"""Camera motion and focus breathing between the slices of a stack."""
+"""Camera motion and focus breathing between the slices of a stack.
+
+Each slice is laid over the reference slice by a homography that is estimated from local displacements: both images are
+divided into tiles, each tile's displacement is measured by gradients (Lucas-Kanade) on images whose blur was made equal,
+and one global motion is fitted to all tiles, robustly, from coarse to fine. The motion's scale is held near a line in
+diopters through the reference, since focus breathing is one scale about the principal point that follows the focus.
+What the tiles still disagree by after the fit is the residual; it tells whether to trust a slice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+FINEST_WIDTH_PX = 640  # the finest level is half the image, but at most this wide: 0.05 px there are enough
+COARSEST_WIDTH_PX = 40
+TILE_PX = 20  # at every level: small enough to follow parallax, large enough to hold texture
+ITERATIONS_PER_LEVEL = 3
+MAX_STEP_PX = 1.5  # Lucas-Kanade is linear in the displacement only about this far
+BLUR_LEVELS_PX = (0.0, 1.0, 2.0, 4.0)  # Gaussian sigmas between which the sharper image is blurred to match the other
+MIN_TEXTURED_TILES = 8
+MIN_TILE_CORRELATION = 0.5
+MIN_AGREEING_SHARE = 0.35
+
+# How far each parameter of the motion may stand from its expectation [1, with the half width of the image = 1]:
+# translation, scale, roll, aspect, shear, perspective. A hand shifts and turns a camera; it does not shear it.
+PRIOR_SIGMA = np.array([1.0, 1.0, 0.02, 0.1, 0.004, 0.004, 0.02, 0.02])
+SCALE = 2
+BREATHING_SIGMA = 0.004  # of the scale about the breathing line: the camera also moves forwards and back
 
 
 @dataclass(frozen=True)
@@ -13,12 +41,286 @@ class Registration:
     """How each slice lies over the reference slice.
 
     reference: index of the reference slice; transforms [S, 3, 3] float64: pixel of the reference (x, y, 1) -> pixel of
-    the slice; residual_before_px, residual_px [S]: typical displacement that is left before and after [px];
-    used [S] bool: False = the slice could not be registered and was dropped.
+    the slice; residual_before_px, residual_px [S]: median displacement of the textured tiles before and after [px of the
+    full image]; used [S] bool: False = the slice could not be registered and is not to be used;
+    breathing_per_diopter: relative magnification per diopter of focus that the slices agree on.
     """
 
     reference: int
-    transforms: npt.NDArray[np.float64]
-    residual_before_px: npt.NDArray[np.float64]
-    residual_px: npt.NDArray[np.float64]
+    transforms: Float64
+    residual_before_px: Float64
+    residual_px: Float64
     used: npt.NDArray[np.bool_]
+    breathing_per_diopter: float = 0.0
+
+    @classmethod
+    def identity(cls, count: int, reference: int) -> Registration:
+        """The registration of slices that are known to lie over each other."""
+        zeros = np.zeros(count)
+        return cls(reference, np.tile(np.eye(3), (count, 1, 1)), zeros, zeros, np.ones(count, np.bool_))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One slice's motion at one level, and how well the tiles agree with it (displacements in px of the level)."""
+
+    homography: Float64
+    before_px: float
+    residual_px: float
+    agreeing_share: float
+
+
+def register(
+    greys: Sequence[npt.NDArray[np.uint8]],
+    focus_diopters: npt.NDArray[np.float32],
+    reference: int,
+    max_residual_px: float = 1.5,
+    magnifications: Sequence[float] | None = None,
+) -> Registration:
+    """Register every slice to the reference slice.
+
+    greys: S images [H, W] uint8; focus_diopters [S] 1/m; magnifications [S]: each slice's focal length in pixels
+    relative to the reference's where the camera knows its breathing, else it is estimated.
+    """
+    height, width = greys[0].shape
+    levels = [_bandpass_pyramid(grey) for grey in greys]
+    homographies: list[Float64] = []
+    focus_step = focus_diopters.astype(np.float64) - float(focus_diopters[reference])
+    for index, pyramid in enumerate(levels):
+        expected = 1.0 if magnifications is None else magnifications[index]
+        start = np.diag([expected, expected, 1.0])
+        if index != reference:
+            start = _coarse_to_fine(levels[reference][1:], pyramid[1:], start, PRIOR_SIGMA)
+        homographies.append(start)
+
+    scales = np.array([np.sqrt(abs(np.linalg.det(h[:2, :2]))) - 1.0 for h in homographies])
+    if magnifications is None:
+        breathing = _breathing_slope(focus_step, scales)
+        expected_scales = breathing * focus_step
+    else:
+        expected_scales = np.asarray(magnifications, np.float64) - 1.0
+        breathing = _breathing_slope(focus_step, expected_scales)
+
+    prior_sigma = PRIOR_SIGMA.copy()
+    prior_sigma[SCALE] = BREATHING_SIGMA
+    count = len(greys)
+    transforms = np.tile(np.eye(3), (count, 1, 1))
+    before, after, used = np.zeros(count), np.zeros(count), np.ones(count, np.bool_)
+    to_full = width / levels[reference][0].shape[1]
+    for index in range(count):
+        if index == reference:
+            continue
+        fit = _align_level(
+            levels[reference][0], levels[index][0], homographies[index], prior_sigma, float(expected_scales[index])
+        )
+        transforms[index] = _to_pixels(fit.homography, width, height)
+        before[index], after[index] = fit.before_px * to_full, fit.residual_px * to_full
+        used[index] = after[index] <= max_residual_px and fit.agreeing_share >= MIN_AGREEING_SHARE
+    return Registration(reference, transforms, before, after, used, float(breathing))
+
+
+def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
+    """Relative magnification per diopter: the median of the slices' own slopes, weighted by their distance in focus."""
+    far = np.abs(focus_step) > 1e-6
+    if not far.any():
+        return 0.0
+    slopes, weights = scales[far] / focus_step[far], np.abs(focus_step[far])
+    order = np.argsort(slopes)
+    cumulative = np.cumsum(weights[order])
+    return float(slopes[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
+
+
+def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Float32]:
+    """Finest level first. Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture is."""
+    height, width = grey.shape
+    scale = min(0.5, FINEST_WIDTH_PX / width) if width > 2 * COARSEST_WIDTH_PX else 1.0
+    size = (max(round(width * scale), 8), max(round(height * scale), 8))
+    image = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    image = np.log(image + 8.0)
+    levels = []
+    while True:
+        levels.append(cv2.GaussianBlur(image, (0, 0), 0.8) - cv2.GaussianBlur(image, (0, 0), 5.0))
+        if image.shape[1] < 2 * COARSEST_WIDTH_PX or min(image.shape) < 2 * TILE_PX:
+            return levels
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _coarse_to_fine(reference: list[Float32], moving: list[Float32], start: Float64, prior_sigma: Float64) -> Float64:
+    """The motion in normalised coordinates, from the coarsest level up; `start` where there is no level to use."""
+    if not reference:
+        return start
+    homography = start
+    shift, _ = cv2.phaseCorrelate(reference[-1], moving[-1], cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F))
+    half_width = 0.5 * reference[-1].shape[1]
+    shifted = start.copy()
+    shifted[:2, 2] += np.array(shift) / half_width
+    if _correlation(reference[-1], moving[-1], shifted) > _correlation(reference[-1], moving[-1], start):
+        homography = shifted
+    for level_reference, level_moving in zip(reversed(reference), reversed(moving), strict=True):
+        homography = _align_level(
+            level_reference, level_moving, homography, prior_sigma, float(start[0, 0]) - 1.0
+        ).homography
+    return homography
+
+
+def _align_level(
+    reference: Float32, moving: Float32, homography: Float64, prior_sigma: Float64, expected_scale: float
+) -> _Fit:
+    """Refine the motion at one level: warp, match blur, measure tiles, fit; then measure once more for the residual."""
+    height, width = reference.shape
+    tiles = (max(width // TILE_PX, 3), max(height // TILE_PX, 3))
+    centres = _tile_centres(width, height, tiles)  # [T, 2] normalised
+    for _ in range(ITERATIONS_PER_LEVEL):
+        step, confidence, _ = _tile_displacements(reference, moving, homography, tiles)
+        target = _apply(homography, centres + step)
+        fitted = _fit_motion(centres, target, confidence, prior_sigma, expected_scale)
+        moved = np.abs(_apply(fitted, centres) - _apply(homography, centres)).max() * 0.5 * width
+        homography = fitted
+        if moved < 0.02:
+            break
+    step, confidence, correlation = _tile_displacements(reference, moving, homography, tiles)
+    textured = confidence > 0.0
+    if int(textured.sum()) < MIN_TEXTURED_TILES:
+        return _Fit(homography, np.inf, np.inf, 0.0)
+    px = 0.5 * width
+    before = np.linalg.norm(_apply(homography, centres + step) - centres, axis=1) * px
+    left = np.linalg.norm(step, axis=1) * px
+    agreeing = float((correlation[textured] > MIN_TILE_CORRELATION).mean())
+    return _Fit(homography, float(np.median(before[textured])), float(np.median(left[textured])), agreeing)
+
+
+def _tile_displacements(
+    reference: Float32, moving: Float32, homography: Float64, tiles: tuple[int, int]
+) -> tuple[Float64, Float64, Float64]:
+    """Displacement [T, 2] (normalised) of each tile that the motion leaves, its confidence [T], correlation [T]."""
+    height, width = reference.shape
+    warp = _to_pixels(homography, width, height)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(moving, warp, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpPerspective(np.ones_like(moving), warp, (width, height), flags=flags)
+    first, second = match_blur(reference, warped)
+    mean = 0.5 * (first + second)
+    gradient_x = cv2.Sobel(mean, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+    gradient_y = cv2.Sobel(mean, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    difference = first - second
+
+    def tile_mean(image: Float32) -> Float64:
+        return cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
+
+    xx, xy, yy = (tile_mean(a * b) for a, b in ((gradient_x, gradient_x), (gradient_x, gradient_y), (gradient_y, gradient_y)))
+    xt, yt = tile_mean(gradient_x * difference), tile_mean(gradient_y * difference)
+    trace, determinant = xx + yy, xx * yy - xy * xy
+    smaller = 0.5 * (trace - np.sqrt(np.maximum(trace * trace - 4.0 * determinant, 0.0)))
+    # Tiles are regularised by a fraction of the typical texture: one without texture moves nowhere and counts nothing.
+    floor = 0.02 * float(np.median(trace)) + 1e-9
+    xx_r, yy_r = xx + floor, yy + floor
+    inverse = 1.0 / (xx_r * yy_r - xy * xy)
+    step_px = np.stack([(yy_r * xt - xy * yt) * inverse, (xx_r * yt - xy * xt) * inverse], axis=1)
+    step_px = np.clip(step_px, -MAX_STEP_PX, MAX_STEP_PX)
+
+    power_1, power_2 = tile_mean(first * first), tile_mean(second * second)
+    correlation = tile_mean(first * second) / np.sqrt(power_1 * power_2 + 1e-12)
+    confidence = np.where((tile_mean(inside) > 0.95) & (smaller > floor), smaller, 0.0)
+    confidence *= np.clip(correlation, 0.0, 1.0) ** 2
+    return step_px / (0.5 * width), confidence, correlation
+
+
+def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
+    """Both images [H, W] with equal local sharpness: wherever one is sharper it is blurred until its gradients match.
+
+    Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like motion noise.
+    """
+    stacks = [_blur_levels(first), _blur_levels(second)]
+    energies = [[_gradient_energy(level) for level in stack] for stack in stacks]
+    return (
+        _at_energy(stacks[0], energies[0], energies[1][0]),
+        _at_energy(stacks[1], energies[1], energies[0][0]),
+    )
+
+
+def _blur_levels(image: Float32) -> list[Float32]:
+    return [image if sigma == 0.0 else cv2.GaussianBlur(image, (0, 0), sigma) for sigma in BLUR_LEVELS_PX]
+
+
+def _gradient_energy(image: Float32) -> Float32:
+    gradient_x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3)
+    gradient_y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3)
+    return np.log(cv2.boxFilter(gradient_x * gradient_x + gradient_y * gradient_y, -1, (TILE_PX + 1, TILE_PX + 1)) + 1e-9)
+
+
+def _at_energy(levels: list[Float32], energies: list[Float32], target: Float32) -> Float32:
+    """Per pixel, between the two blur levels whose energies (falling) enclose the target."""
+    result = levels[0]
+    for sharper, blurrier, upper, lower in zip(levels, levels[1:], energies, energies[1:], strict=False):
+        share = np.clip((upper - target) / np.maximum(upper - lower, 1e-6), 0.0, 1.0)
+        result = result + share * (blurrier - sharper)
+    return result
+
+
+def _fit_motion(
+    source: Float64, target: Float64, confidence: Float64, prior_sigma: Float64, expected_scale: float
+) -> Float64:
+    """Homography [3, 3] through weighted point pairs [T, 2]: iterated least squares (Cauchy weights) with a prior."""
+    u, v = source.T
+    x, y = target.T
+    zero, one = np.zeros_like(u), np.ones_like(u)
+    # Columns: tx, ty, scale, roll, aspect, shear, p, q of [[1+s+a, b-r, tx], [b+r, 1+s-a, ty], [-p, -q, 1]].
+    rows_x = np.stack([one, zero, u, -v, u, v, u * x, v * x], axis=1)
+    rows_y = np.stack([zero, one, v, u, -v, u, u * y, v * y], axis=1)
+    rows = np.concatenate([rows_x, rows_y])
+    values = np.concatenate([x - u, y - v])
+    expected = np.zeros(8)
+    expected[SCALE] = expected_scale
+    if confidence.max(initial=0.0) <= 0.0:
+        return np.diag([1.0 + expected_scale, 1.0 + expected_scale, 1.0])
+    # Texture beyond the typical says no more about position: a tile's weight saturates, or one lamp steers the whole fit.
+    typical = np.median(confidence[confidence > 0.0])
+    base = confidence / (confidence + typical)
+    weight = base
+    prior = np.diag(1.0 / prior_sigma**2)
+    motion = expected
+    for _ in range(8):
+        scale = 1e-3**2  # a tile measures to about a thousandth of the half width
+        both = np.concatenate([weight, weight]) / scale
+        normal = rows.T @ (both[:, None] * rows) + prior
+        motion = np.linalg.solve(normal, rows.T @ (both * values) + prior @ expected)
+        error = (rows @ motion - values).reshape(2, -1)
+        distance = np.hypot(error[0], error[1])
+        spread = 1.5 * _weighted_median(distance, base) + 2e-4
+        weight = base / (1.0 + (distance / spread) ** 2) ** 2
+    tx, ty, s, r, a, b, p, q = motion
+    return np.array([[1 + s + a, b - r, tx], [b + r, 1 + s - a, ty], [-p, -q, 1.0]])
+
+
+def _weighted_median(values: Float64, weights: Float64) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
+
+
+def _tile_centres(width: int, height: int, tiles: tuple[int, int]) -> Float64:
+    """[T, 2] in normalised coordinates: the image centre is 0, half the width is 1."""
+    x = (np.arange(tiles[0]) + 0.5) * width / tiles[0] - 0.5
+    y = (np.arange(tiles[1]) + 0.5) * height / tiles[1] - 0.5
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return (grid - [0.5 * (width - 1), 0.5 * (height - 1)]) / (0.5 * width)
+
+
+def _apply(homography: Float64, points: Float64) -> Float64:
+    mapped = points @ homography[:, :2].T + homography[:, 2]
+    return mapped[:, :2] / mapped[:, 2:]
+
+
+def _to_pixels(homography: Float64, width: int, height: int) -> Float64:
+    """From normalised coordinates to pixels of an image of this size."""
+    half = 0.5 * width
+    to_pixels = np.array([[half, 0.0, 0.5 * (width - 1)], [0.0, half, 0.5 * (height - 1)], [0.0, 0.0, 1.0]])
+    return to_pixels @ homography @ np.linalg.inv(to_pixels)
+
+
+def _correlation(reference: Float32, moving: Float32, homography: Float64) -> float:
+    height, width = reference.shape
+    warp = _to_pixels(homography, width, height)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(moving, warp, (width, height), flags=flags)
+    return float((reference * warped).sum() / (np.linalg.norm(reference) * np.linalg.norm(warped) + 1e-9))

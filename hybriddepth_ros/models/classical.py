@@ -1,0 +1,212 @@
+"""Depth from focus without learning: the baseline, and the fallback that needs no weights.
+
+The focus measure is the sum-modified-Laplacian's energy (Nayar and Nakagawa 1994) in three pass bands. Instead of a
+parabola through its logarithms, the measured energies of all slices are compared with the curve that a lens gives
+(`focus_response`), at every candidate inverse depth; the best candidate is the estimate and the width of the likelihood
+its sigma: a flat or two-peaked focus curve is a large sigma. Estimates are then averaged along surfaces, guided by the
+all-in-focus image (He et al. 2013), each with the weight of its inverse variance.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
+from hybriddepth_ros.models.focus_response import BANDS, BLUR_STEP_PX, energy_response
+
+Float32 = npt.NDArray[np.float32]
+
+CANDIDATES = 48  # inverse depths at which the likelihood is computed
+BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends of the sweep
+WINDOW_SIGMA = 3.0  # Gaussian window of the energies [half-resolution px]
+BAND_WEIGHTS = (1.0, 1.0, 0.5)
+SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
+LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
+BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 24)  # [px/D], tried when the lens is unknown
+GUIDE_RADIUS = 6  # [half-resolution px]
+GUIDE_EPSILON = 0.03**2  # an edge is what changes the guide by more than 3 % of its range
+UNCOVERED_SIGMA_FACTOR = 2.0
+
+
+class Classical:
+    """The classical model: `model: classical`. Runs on the CPU, whatever the device asked for."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = "cpu"
+
+    def __call__(self, stack: AlignedStack) -> FocusEstimate:
+        """FocusEstimate at full resolution; source: DESIGN of this package, see the module's text."""
+        greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in stack.images]
+        energies = focus_energies(greys)  # [S, BANDS, h, w], half resolution
+        noise = noise_floor(energies)
+        blur = stack.blur_px_per_diopter or find_blur(energies, noise, stack.focus_diopters)
+        diopters, variance = fit_response(energies, noise, stack.focus_diopters, blur)
+        guide = _sharpest(greys, energies)
+        diopters, variance, slope, offset = smooth_along_surfaces(diopters, variance, guide)
+        height, width = greys[0].shape
+        full_guide = cv2.resize(guide, (width, height), interpolation=cv2.INTER_LINEAR)
+        slope, offset, variance = (
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in (slope, offset, variance)
+        )
+        sigma = np.sqrt(variance)
+        sigma[~stack.covered] *= UNCOVERED_SIGMA_FACTOR
+        return FocusEstimate(slope * full_guide + offset, sigma, float(blur))
+
+
+def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
+    """Windowed energy of the modified Laplacian [S, BANDS, H/2, W/2] of S images [H, W]."""
+    height, width = greys[0].shape
+    size = (max(width // 2, 1), max(height // 2, 1))
+    energies = np.empty((len(greys), BANDS, size[1], size[0]), np.float32)
+    kernel = np.array([[1.0, -2.0, 1.0]], np.float32)
+    for index, grey in enumerate(greys):
+        level = grey.astype(np.float32)
+        for band in range(BANDS):
+            if band:
+                level = cv2.resize(level, (max(width >> band, 1), max(height >> band, 1)), interpolation=cv2.INTER_AREA)
+            second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
+            energy = second_x * second_x + second_y * second_y
+            interpolation = cv2.INTER_AREA if band == 0 else cv2.INTER_LINEAR
+            energy = cv2.resize(energy, size, interpolation=interpolation)
+            cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[index, band])
+    return energies
+
+
+def noise_floor(energies: Float32) -> Float32:
+    """Energy of the noise alone in each band [BANDS]: what the least textured, most blurred places still show."""
+    least = energies.min(axis=0)[:, ::4, ::4].reshape(BANDS, -1)
+    return np.maximum(np.percentile(least, 2.0, axis=1), 0.05).astype(np.float32)
+
+
+def find_blur(energies: Float32, noise: Float32, focus_diopters: Float32) -> float:
+    """The lens's blur [px per diopter] under which the whole stack's energies fit the response curve best."""
+    textured = energies[:, 1].max(axis=0) > 10.0 * noise[1]
+    rows, columns = np.nonzero(textured)
+    if len(rows) < 50:
+        return float(np.sqrt(BLUR_HYPOTHESES[0] * BLUR_HYPOTHESES[-1]))
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), 4000)).astype(int)
+    sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
+    scores = []
+    for blur in BLUR_HYPOTHESES:
+        cost, _ = _likelihood(sample, noise, focus_diopters, float(blur))
+        scores.append(np.minimum(cost.min(axis=1), 30.0).mean())
+    best = int(np.argmin(scores))
+    return float(BLUR_HYPOTHESES[best])
+
+
+def fit_response(
+    energies: Float32, noise: Float32, focus_diopters: Float32, blur_px_per_diopter: float
+) -> tuple[Float32, Float32]:
+    """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2 from energies [S, BANDS, h, w]."""
+    height, width = energies.shape[2:]
+    cost, candidates = _likelihood(energies, noise, focus_diopters, blur_px_per_diopter)  # [P, C]
+    best = cost.argmin(axis=1)
+    lowest = cost[np.arange(len(cost)), best]
+    # Sub-candidate peak by a parabola; at the ends of the range there is none.
+    inner = np.clip(best, 1, len(candidates) - 2)
+    pixel = np.arange(len(cost))
+    left, middle, right = cost[pixel, inner - 1], cost[pixel, inner], cost[pixel, inner + 1]
+    curvature = left - 2.0 * middle + right
+    offset = np.where(curvature > 1e-6, 0.5 * (left - right) / np.maximum(curvature, 1e-6), 0.0)
+    step = float(candidates[1] - candidates[0])
+    diopters = np.where(inner == best, candidates[inner] + np.clip(offset, -0.5, 0.5) * step, candidates[best])
+
+    misfit = np.maximum(lowest / max(energies.shape[0] * BANDS - BANDS - 1, 1), 1.0)  # reduced chi-square
+    likelihood = np.exp(-0.5 * (cost - lowest[:, None]) / misfit[:, None])
+    moments = likelihood @ np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
+    mean, square = moments[:, 1] / moments[:, 0], moments[:, 2] / moments[:, 0]
+    variance = square - 2.0 * diopters * mean + diopters**2
+    # Resolution of the grid, and the part of the likelihood that the range's ends cut off.
+    variance = np.maximum(variance, (0.3 * step) ** 2)
+    return diopters.astype(np.float32).reshape(height, width), variance.astype(np.float32).reshape(height, width)
+
+
+def _likelihood(
+    energies: Float32, noise: Float32, focus_diopters: Float32, blur: float
+) -> tuple[Float32, Float32]:
+    """Minus twice the log likelihood [P, C] of each candidate inverse depth [C] for energies [S, BANDS, h, w].
+
+    The texture's own strength is unknown: logarithms are compared after their mean over slices is taken off. With that,
+    the cost is one matrix product per class of signal-to-noise ratio.
+    """
+    count = energies.shape[0]
+    templates, candidates = _templates(tuple(map(float, focus_diopters)), round(blur, 4))  # [K, S * BANDS, C]
+    logs = np.log(energies + noise[:, None, None])  # [S, BANDS, h, w]
+    logs -= logs.mean(axis=0)
+    weights = np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / LOG_ENERGY_SIGMA
+    logs *= weights[:, None, None]
+    features = logs.reshape(count * BANDS, -1).T  # [P, S * BANDS]
+    signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
+    snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int64)
+    cost = np.empty((features.shape[0], len(candidates)), np.float32)
+    power = np.einsum("ij,ij->i", features, features)
+    for k in range(SNR_CLASSES):
+        members = np.flatnonzero(snr_class == k)
+        if len(members):
+            template = templates[k]
+            cost[members] = (
+                features[members] @ (-2.0 * template) + power[members, None] + (template * template).sum(axis=0)
+            )
+    return cost, candidates
+
+
+@lru_cache(maxsize=64)
+def _templates(focus_diopters: tuple[float, ...], blur: float) -> tuple[Float32, Float32]:
+    """Expected, centred log energies [SNR_CLASSES, S * BANDS, C] and the candidates [C] 1/m."""
+    focus = np.array(focus_diopters)
+    spacing = (focus.max() - focus.min()) / max(len(focus) - 1, 1)
+    nearest, farthest = focus.max() + BEYOND_SWEEP * spacing, focus.min() - BEYOND_SWEEP * spacing
+    candidates = np.linspace(max(farthest, min(0.0, float(focus.min()))), nearest, CANDIDATES)
+    diameters, response = energy_response()
+    row = np.clip(np.abs(candidates[None, :] - focus[:, None]) * blur / BLUR_STEP_PX, 0, len(diameters) - 1.001)
+    low = row.astype(int)
+    share = (row - low)[..., None]
+    energy = response[low] * (1.0 - share) + response[low + 1] * share  # [S, C, BANDS]
+    weights = np.sqrt(np.array(BAND_WEIGHTS)) / LOG_ENERGY_SIGMA
+    templates = []
+    for k in range(SNR_CLASSES):
+        signal = 0.1 * 3.0**k
+        logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)  # noise in the image and added to it
+        logs -= logs.mean(axis=0, keepdims=True)
+        templates.append((logs * weights).transpose(0, 2, 1).reshape(len(focus) * BANDS, CANDIDATES))
+    return np.stack(templates).astype(np.float32), candidates.astype(np.float32)
+
+
+def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Float32) -> Float32:
+    """A quick all-in-focus grey image [h, w] 0..1 at half resolution, for guiding only."""
+    height, width = energies.shape[2:]
+    small = np.stack([cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA) for grey in greys])
+    strength = energies[:, 1] + 1e-3
+    strength = (strength / strength.max(axis=0)) ** 4
+    return ((strength * small).sum(axis=0) / (255.0 * strength.sum(axis=0))).astype(np.float32)
+
+
+def smooth_along_surfaces(
+    diopters: Float32, variance: Float32, guide: Float32
+) -> tuple[Float32, Float32, Float32, Float32]:
+    """Guided filter with inverse-variance weights: (diopters, variance, slope, offset), all [h, w].
+
+    slope * guide + offset is the local linear model, which gives the estimate at any resolution of the guide. The errors
+    of neighbours are correlated, so that averaging does not divide the variance; disagreement among them adds to it.
+    """
+
+    def mean(image: Float32) -> Float32:
+        return cv2.boxFilter(image, -1, (2 * GUIDE_RADIUS + 1, 2 * GUIDE_RADIUS + 1))
+
+    weight = 1.0 / variance
+    total = mean(weight)
+    mean_guide = mean(weight * guide) / total
+    mean_diopters = mean(weight * diopters) / total
+    covariance = mean(weight * guide * diopters) / total - mean_guide * mean_diopters
+    guide_variance = np.maximum(mean(weight * guide * guide) / total - mean_guide**2, 0.0)
+    slope = covariance / (guide_variance + GUIDE_EPSILON)
+    offset = mean_diopters - slope * mean_guide
+    smoothing = mean(total)
+    slope, offset = mean(slope * total) / smoothing, mean(offset * total) / smoothing
+    smooth = slope * guide + offset
+    scatter = mean(weight * (diopters - smooth) ** 2) / total
+    return smooth, 1.0 / total + scatter, slope, offset
