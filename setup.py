@@ -1,6 +1,6 @@
 """The build file of the ROS package: for colcon (ament_python) and for pip alike.
 
-All metadata is here and none in pyproject.toml, so that the setuptools of every ROS distribution reads the same thing.
+All metadata is here and none in pyproject.toml: every ROS distribution's setuptools reads the same thing.
 """
 
 import os
@@ -32,8 +32,9 @@ setup(
         (f"{share}/launch", sorted(glob("launch/*.launch.py"))),
         *files_under("config"),
         *files_under("rviz"),
+        ("bin", ["scripts/hybriddepth"]),  # on PATH after sourcing a colcon install; pip makes its own
     ],
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=["setuptools"],
     zip_safe=False,
     description="Metric depth with a calibrated sigma from one camera whose focus moves, on ROS 2.",
