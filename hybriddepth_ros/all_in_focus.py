@@ -15,11 +15,10 @@ SOFTNESS_PX = 1.5  # slices whose blur differs by less than this share a pixel: 
 def all_in_focus(stack: AlignedStack, diopters: npt.NDArray[np.float32], blur_px_per_diopter: float) -> ImageRGB:
     """[H, W, 3] uint8 RGB from an aligned stack and its inverse depth [H, W] 1/m."""
     smooth = cv2.GaussianBlur(diopters, (0, 0), 2.0)
-    blur_px = np.abs(smooth[None] - stack.focus_diopters[:, None, None]) * np.float32(blur_px_per_diopter)
-    blur_px -= blur_px.min(axis=0)
-    weights = np.exp(-((blur_px / SOFTNESS_PX) ** 2))
-    weights /= weights.sum(axis=0)
-    image = np.zeros(stack.images.shape[1:], np.float32)
-    for weight, slice_image in zip(weights, stack.images, strict=True):
-        image += weight[..., None] * slice_image
-    return cv2.convertScaleAbs(image)
+    image = stack.images[0]
+    for lower, upper, nearer in zip(stack.focus_diopters, stack.focus_diopters[1:], stack.images[1:], strict=False):
+        # Half way between two focus positions both are equally blurred; the difference there goes as twice the distance.
+        middle, per_px = 0.5 * (lower + upper), blur_px_per_diopter / SOFTNESS_PX
+        share = np.clip((smooth - middle) * per_px + 0.5, 0.0, 1.0).astype(np.float32)
+        image = cv2.blendLinear(image, nearer, 1.0 - share, share)
+    return np.ascontiguousarray(image)

@@ -9,7 +9,9 @@ What the tiles still disagree by after the fit is the residual; it tells whether
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -24,7 +26,10 @@ COARSEST_WIDTH_PX = 40
 TILE_PX = 20  # at every level: small enough to follow parallax, large enough to hold texture
 ITERATIONS_PER_LEVEL = 3
 MAX_STEP_PX = 1.5  # Lucas-Kanade is linear in the displacement only about this far
+TEXTURE_FLOOR = 0.02  # of the typical gradient energy
 BLUR_LEVELS_PX = (0.0, 1.0, 2.0, 4.0)  # Gaussian sigmas between which the sharper image is blurred to match the other
+ROBUST_ITERATIONS = 5
+TILE_SIGMA = 1e-3  # what a tile's displacement is worth, in half widths
 MIN_TEXTURED_TILES = 8
 MIN_TILE_CORRELATION = 0.5
 MIN_AGREEING_SHARE = 0.35
@@ -34,6 +39,10 @@ MIN_AGREEING_SHARE = 0.35
 PRIOR_SIGMA = np.array([1.0, 1.0, 0.02, 0.1, 0.004, 0.004, 0.02, 0.02])
 SCALE = 2
 BREATHING_SIGMA = 0.004  # of the scale about the breathing line: the camera also moves forwards and back
+
+
+# OpenCV and numpy let go of the interpreter lock, so that slices are registered side by side.
+_workers = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="registration")
 
 
 @dataclass(frozen=True)
@@ -83,15 +92,17 @@ def register(
     relative to the reference's where the camera knows its breathing, else it is estimated.
     """
     height, width = greys[0].shape
-    levels = [_bandpass_pyramid(grey) for grey in greys]
-    homographies: list[Float64] = []
+    levels = list(_workers.map(_bandpass_pyramid, greys))
     focus_step = focus_diopters.astype(np.float64) - float(focus_diopters[reference])
-    for index, pyramid in enumerate(levels):
+
+    def coarse(index: int) -> Float64:
         expected = 1.0 if magnifications is None else magnifications[index]
         start = np.diag([expected, expected, 1.0])
-        if index != reference:
-            start = _coarse_to_fine(levels[reference][1:], pyramid[1:], start, PRIOR_SIGMA)
-        homographies.append(start)
+        if index == reference:
+            return start
+        return _coarse_to_fine(levels[reference][1:], levels[index][1:], start, PRIOR_SIGMA)
+
+    homographies = list(_workers.map(coarse, range(len(levels))))
 
     scales = np.array([np.sqrt(abs(np.linalg.det(h[:2, :2]))) - 1.0 for h in homographies])
     if magnifications is None:
@@ -107,12 +118,14 @@ def register(
     transforms = np.tile(np.eye(3), (count, 1, 1))
     before, after, used = np.zeros(count), np.zeros(count), np.ones(count, np.bool_)
     to_full = width / levels[reference][0].shape[1]
-    for index in range(count):
-        if index == reference:
-            continue
-        fit = _align_level(
+
+    def fine(index: int) -> _Fit:
+        return _align_level(
             levels[reference][0], levels[index][0], homographies[index], prior_sigma, float(expected_scales[index])
         )
+
+    others = [index for index in range(count) if index != reference]
+    for index, fit in zip(others, _workers.map(fine, others), strict=True):
         transforms[index] = _to_pixels(fit.homography, width, height)
         before[index], after[index] = fit.before_px * to_full, fit.residual_px * to_full
         used[index] = after[index] <= max_residual_px and fit.agreeing_share >= MIN_AGREEING_SHARE
@@ -166,63 +179,79 @@ def _coarse_to_fine(reference: list[Float32], moving: list[Float32], start: Floa
 def _align_level(
     reference: Float32, moving: Float32, homography: Float64, prior_sigma: Float64, expected_scale: float
 ) -> _Fit:
-    """Refine the motion at one level: warp, match blur, measure tiles, fit; then measure once more for the residual."""
+    """Refine the motion at one level: warp, make the blur equal, then measure tiles and fit, a few times over."""
     height, width = reference.shape
     tiles = (max(width // TILE_PX, 3), max(height // TILE_PX, 3))
     centres = _tile_centres(width, height, tiles)  # [T, 2] normalised
-    for _ in range(ITERATIONS_PER_LEVEL):
-        step, confidence, _ = _tile_displacements(reference, moving, homography, tiles)
-        target = _apply(homography, centres + step)
-        fitted = _fit_motion(centres, target, confidence, prior_sigma, expected_scale)
-        moved = np.abs(_apply(fitted, centres) - _apply(homography, centres)).max() * 0.5 * width
-        homography = fitted
-        if moved < 0.02:
+    first, second = match_blur(reference, _warp(moving, homography))
+    gradients = _TileGradients(first, tiles)
+    so_far, warped = homography, second
+    for iteration in range(ITERATIONS_PER_LEVEL + 1):
+        step, correlation = gradients.displacements(warped)
+        inside = _inside(so_far, centres, 1.0 - TILE_PX / width, (height - TILE_PX) / width)
+        confidence = np.where(inside, gradients.texture * np.clip(correlation, 0.0, 1.0) ** 2, 0.0)
+        if iteration == ITERATIONS_PER_LEVEL:
             break
-    step, confidence, correlation = _tile_displacements(reference, moving, homography, tiles)
+        fitted = _fit_motion(centres, _apply(so_far, centres + step), confidence, prior_sigma, expected_scale)
+        moved_px = np.abs(_apply(fitted, centres) - _apply(so_far, centres)).max() * 0.5 * width
+        so_far = fitted
+        warped = _warp(second, np.linalg.inv(homography) @ so_far)
+        if moved_px < 0.02:
+            break
     textured = confidence > 0.0
     if int(textured.sum()) < MIN_TEXTURED_TILES:
-        return _Fit(homography, np.inf, np.inf, 0.0)
+        return _Fit(so_far, np.inf, np.inf, 0.0)
     px = 0.5 * width
-    before = np.linalg.norm(_apply(homography, centres + step) - centres, axis=1) * px
+    before = np.linalg.norm(_apply(so_far, centres + step) - centres, axis=1) * px
     left = np.linalg.norm(step, axis=1) * px
     agreeing = float((correlation[textured] > MIN_TILE_CORRELATION).mean())
-    return _Fit(homography, float(np.median(before[textured])), float(np.median(left[textured])), agreeing)
+    return _Fit(so_far, float(np.median(before[textured])), float(np.median(left[textured])), agreeing)
 
 
-def _tile_displacements(
-    reference: Float32, moving: Float32, homography: Float64, tiles: tuple[int, int]
-) -> tuple[Float64, Float64, Float64]:
-    """Displacement [T, 2] (normalised) of each tile that the motion leaves, its confidence [T], correlation [T]."""
-    height, width = reference.shape
-    warp = _to_pixels(homography, width, height)
+class _TileGradients:
+    """The reference's side of Lucas-Kanade, per tile [T]: what stays the same while the other image is moved about."""
+
+    def __init__(self, image: Float32, tiles: tuple[int, int]) -> None:
+        self._image, self._tiles = image, tiles
+        self._x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+        self._y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+        xx, xy, yy = (_tile_mean(a * b, tiles) for a, b in ((self._x, self._x), (self._x, self._y), (self._y, self._y)))
+        self._power = _tile_mean(image * image, tiles)
+        trace, determinant = xx + yy, xx * yy - xy * xy
+        smaller = 0.5 * (trace - np.sqrt(np.maximum(trace * trace - 4.0 * determinant, 0.0)))
+        # Regularised by a fraction of the typical texture: a tile without any moves nowhere and counts for nothing.
+        floor = TEXTURE_FLOOR * float(np.median(trace)) + 1e-9
+        self.texture = np.where(smaller > floor, smaller, 0.0)
+        self._xx, self._xy, self._yy = xx + floor, xy, yy + floor
+        self._inverse = 1.0 / (self._xx * self._yy - xy * xy)
+
+    def displacements(self, warped: Float32) -> tuple[Float64, Float64]:
+        """Displacement [T, 2] (normalised) that is left to the warped image, and the correlation with it [T]."""
+        difference = self._image - warped
+        xt, yt = _tile_mean(self._x * difference, self._tiles), _tile_mean(self._y * difference, self._tiles)
+        step = np.stack([self._yy * xt - self._xy * yt, self._xx * yt - self._xy * xt], axis=1)
+        step_px = np.clip(step * self._inverse[:, None], -MAX_STEP_PX, MAX_STEP_PX)
+        power = _tile_mean(warped * warped, self._tiles)
+        correlation = _tile_mean(self._image * warped, self._tiles) / np.sqrt(self._power * power + 1e-12)
+        return step_px / (0.5 * warped.shape[1]), correlation
+
+
+def _tile_mean(image: Float32, tiles: tuple[int, int]) -> Float64:
+    return cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
+
+
+def _warp(image: Float32, homography: Float64) -> Float32:
+    height, width = image.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(moving, warp, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    inside = cv2.warpPerspective(np.ones_like(moving), warp, (width, height), flags=flags)
-    first, second = match_blur(reference, warped)
-    mean = 0.5 * (first + second)
-    gradient_x = cv2.Sobel(mean, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-    gradient_y = cv2.Sobel(mean, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-    difference = first - second
+    transform = _to_pixels(homography, width, height)
+    return cv2.warpPerspective(image, transform, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
-    def tile_mean(image: Float32) -> Float64:
-        return cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
 
-    xx, xy, yy = (tile_mean(a * b) for a, b in ((gradient_x, gradient_x), (gradient_x, gradient_y), (gradient_y, gradient_y)))
-    xt, yt = tile_mean(gradient_x * difference), tile_mean(gradient_y * difference)
-    trace, determinant = xx + yy, xx * yy - xy * xy
-    smaller = 0.5 * (trace - np.sqrt(np.maximum(trace * trace - 4.0 * determinant, 0.0)))
-    # Tiles are regularised by a fraction of the typical texture: one without texture moves nowhere and counts nothing.
-    floor = 0.02 * float(np.median(trace)) + 1e-9
-    xx_r, yy_r = xx + floor, yy + floor
-    inverse = 1.0 / (xx_r * yy_r - xy * xy)
-    step_px = np.stack([(yy_r * xt - xy * yt) * inverse, (xx_r * yt - xy * xt) * inverse], axis=1)
-    step_px = np.clip(step_px, -MAX_STEP_PX, MAX_STEP_PX)
-
-    power_1, power_2 = tile_mean(first * first), tile_mean(second * second)
-    correlation = tile_mean(first * second) / np.sqrt(power_1 * power_2 + 1e-12)
-    confidence = np.where((tile_mean(inside) > 0.95) & (smaller > floor), smaller, 0.0)
-    confidence *= np.clip(correlation, 0.0, 1.0) ** 2
-    return step_px / (0.5 * width), confidence, correlation
+def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float) -> npt.NDArray[np.bool_]:
+    """Which normalised points [T, 2] land at least half a tile inside the other image."""
+    mapped = np.abs(_apply(homography, points))
+    inside: npt.NDArray[np.bool_] = (mapped[:, 0] <= limit_x + 1e-9) & (mapped[:, 1] <= limit_y + 1e-9)
+    return inside
 
 
 def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
@@ -230,11 +259,11 @@ def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
 
     Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like motion noise.
     """
-    stacks = [_blur_levels(first), _blur_levels(second)]
-    energies = [[_gradient_energy(level) for level in stack] for stack in stacks]
+    levels = [_blur_levels(first), _blur_levels(second)]
+    energies = [[_log_gradient_energy(image) for image in images] for images in levels]
     return (
-        _at_energy(stacks[0], energies[0], energies[1][0]),
-        _at_energy(stacks[1], energies[1], energies[0][0]),
+        _at_energy(levels[0], energies[0], energies[1][0]),
+        _at_energy(levels[1], energies[1], energies[0][0]),
     )
 
 
@@ -242,10 +271,13 @@ def _blur_levels(image: Float32) -> list[Float32]:
     return [image if sigma == 0.0 else cv2.GaussianBlur(image, (0, 0), sigma) for sigma in BLUR_LEVELS_PX]
 
 
-def _gradient_energy(image: Float32) -> Float32:
+def _log_gradient_energy(image: Float32) -> Float32:
+    """Per half tile: enough to follow how blur changes over the image."""
     gradient_x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3)
     gradient_y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3)
-    return np.log(cv2.boxFilter(gradient_x * gradient_x + gradient_y * gradient_y, -1, (TILE_PX + 1, TILE_PX + 1)) + 1e-9)
+    size = (max(2 * image.shape[1] // TILE_PX, 2), max(2 * image.shape[0] // TILE_PX, 2))
+    energy = cv2.resize(gradient_x * gradient_x + gradient_y * gradient_y, size, interpolation=cv2.INTER_AREA)
+    return np.log(cv2.blur(energy, (3, 3)) + 1e-9)
 
 
 def _at_energy(levels: list[Float32], energies: list[Float32], target: Float32) -> Float32:
@@ -253,6 +285,9 @@ def _at_energy(levels: list[Float32], energies: list[Float32], target: Float32) 
     result = levels[0]
     for sharper, blurrier, upper, lower in zip(levels, levels[1:], energies, energies[1:], strict=False):
         share = np.clip((upper - target) / np.maximum(upper - lower, 1e-6), 0.0, 1.0)
+        if share.max() <= 0.0:
+            break
+        share = cv2.resize(share, sharper.shape[::-1], interpolation=cv2.INTER_LINEAR)
         result = result + share * (blurrier - sharper)
     return result
 
@@ -279,9 +314,8 @@ def _fit_motion(
     weight = base
     prior = np.diag(1.0 / prior_sigma**2)
     motion = expected
-    for _ in range(8):
-        scale = 1e-3**2  # a tile measures to about a thousandth of the half width
-        both = np.concatenate([weight, weight]) / scale
+    for _ in range(ROBUST_ITERATIONS):
+        both = np.concatenate([weight, weight]) / TILE_SIGMA**2
         normal = rows.T @ (both[:, None] * rows) + prior
         motion = np.linalg.solve(normal, rows.T @ (both * values) + prior @ expected)
         error = (rows @ motion - values).reshape(2, -1)
@@ -319,8 +353,5 @@ def _to_pixels(homography: Float64, width: int, height: int) -> Float64:
 
 
 def _correlation(reference: Float32, moving: Float32, homography: Float64) -> float:
-    height, width = reference.shape
-    warp = _to_pixels(homography, width, height)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(moving, warp, (width, height), flags=flags)
+    warped = _warp(moving, homography)
     return float((reference * warped).sum() / (np.linalg.norm(reference) * np.linalg.norm(warped) + 1e-9))

@@ -22,12 +22,13 @@ Float32 = npt.NDArray[np.float32]
 
 CANDIDATES = 48  # inverse depths at which the likelihood is computed
 BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends of the sweep
-WINDOW_SIGMA = 3.0  # Gaussian window of the energies [half-resolution px]
+GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
+WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 BAND_WEIGHTS = (1.0, 1.0, 0.5)
 SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
 LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
-BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 24)  # [px/D], tried when the lens is unknown
-GUIDE_RADIUS = 6  # [half-resolution px]
+BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
+GUIDE_RADIUS = 3  # [grid px]
 GUIDE_EPSILON = 0.03**2  # an edge is what changes the guide by more than 3 % of its range
 UNCOVERED_SIGMA_FACTOR = 2.0
 
@@ -41,14 +42,14 @@ class Classical:
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; source: DESIGN of this package, see the module's text."""
         greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in stack.images]
-        energies = focus_energies(greys)  # [S, BANDS, h, w], half resolution
+        energies = focus_energies(greys)  # [S, BANDS, h, w]
         noise = noise_floor(energies)
         blur = stack.blur_px_per_diopter or find_blur(energies, noise, stack.focus_diopters)
         diopters, variance = fit_response(energies, noise, stack.focus_diopters, blur)
-        guide = _sharpest(greys, energies)
-        diopters, variance, slope, offset = smooth_along_surfaces(diopters, variance, guide)
-        height, width = greys[0].shape
-        full_guide = cv2.resize(guide, (width, height), interpolation=cv2.INTER_LINEAR)
+        full_guide = _sharpest(greys, energies)
+        height, width = full_guide.shape
+        guide = cv2.resize(full_guide, diopters.shape[::-1], interpolation=cv2.INTER_AREA)
+        _, variance, slope, offset = smooth_along_surfaces(diopters, variance, guide)
         slope, offset, variance = (
             cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in (slope, offset, variance)
         )
@@ -58,9 +59,9 @@ class Classical:
 
 
 def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
-    """Windowed energy of the modified Laplacian [S, BANDS, H/2, W/2] of S images [H, W]."""
+    """Windowed energy of the modified Laplacian [S, BANDS, h, w], h = H / GRID_PX, of S images [H, W]."""
     height, width = greys[0].shape
-    size = (max(width // 2, 1), max(height // 2, 1))
+    size = (max(width // GRID_PX, 1), max(height // GRID_PX, 1))
     energies = np.empty((len(greys), BANDS, size[1], size[0]), np.float32)
     kernel = np.array([[1.0, -2.0, 1.0]], np.float32)
     for index, grey in enumerate(greys):
@@ -70,15 +71,14 @@ def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
                 level = cv2.resize(level, (max(width >> band, 1), max(height >> band, 1)), interpolation=cv2.INTER_AREA)
             second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
             energy = second_x * second_x + second_y * second_y
-            interpolation = cv2.INTER_AREA if band == 0 else cv2.INTER_LINEAR
-            energy = cv2.resize(energy, size, interpolation=interpolation)
+            energy = cv2.resize(energy, size, interpolation=cv2.INTER_AREA)
             cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[index, band])
     return energies
 
 
 def noise_floor(energies: Float32) -> Float32:
     """Energy of the noise alone in each band [BANDS]: what the least textured, most blurred places still show."""
-    least = energies.min(axis=0)[:, ::4, ::4].reshape(BANDS, -1)
+    least = energies.min(axis=0)[:, ::2, ::2].reshape(BANDS, -1)
     return np.maximum(np.percentile(least, 2.0, axis=1), 0.05).astype(np.float32)
 
 
@@ -88,7 +88,7 @@ def find_blur(energies: Float32, noise: Float32, focus_diopters: Float32) -> flo
     rows, columns = np.nonzero(textured)
     if len(rows) < 50:
         return float(np.sqrt(BLUR_HYPOTHESES[0] * BLUR_HYPOTHESES[-1]))
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), 4000)).astype(int)
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), 1500)).astype(int)
     sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
     scores = []
     for blur in BLUR_HYPOTHESES:
@@ -177,12 +177,16 @@ def _templates(focus_diopters: tuple[float, ...], blur: float) -> tuple[Float32,
 
 
 def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Float32) -> Float32:
-    """A quick all-in-focus grey image [h, w] 0..1 at half resolution, for guiding only."""
-    height, width = energies.shape[2:]
-    small = np.stack([cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA) for grey in greys])
-    strength = energies[:, 1] + 1e-3
-    strength = (strength / strength.max(axis=0)) ** 4
-    return ((strength * small).sum(axis=0) / (255.0 * strength.sum(axis=0))).astype(np.float32)
+    """A quick all-in-focus grey image [H, W] 0..1, for guiding only."""
+    height, width = greys[0].shape
+    result = greys[0].astype(np.float32)
+    most = energies[0, 1]
+    for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
+        share = cv2.resize(most / (most + energy), (width, height), interpolation=cv2.INTER_LINEAR)
+        share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # smoothstep: mostly one or the other
+        result = grey + share * (result - grey)
+        most = np.maximum(most, energy)
+    return result * np.float32(1.0 / 255.0)
 
 
 def smooth_along_surfaces(
