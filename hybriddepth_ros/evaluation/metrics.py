@@ -27,9 +27,9 @@ def comparable(prediction: Depth, target: Depth, mask: Mask | None = None) -> Ma
 def depth_metrics(prediction: Depth, target: Depth, mask: Mask | None = None) -> dict[str, float]:
     """The measures of one image over its comparable pixels; every value is NaN when there is no such pixel.
 
-    mse [m^2], rmse [m], log_rmse [ln m], abs_rel, sq_rel [m], delta1..3 = share of pixels off by a factor below
-    1.25, 1.25^2, 1.25^3. Source: HybridDepth, table 1; published figures are means of per-image values, so that a
-    published rmse is not the root of its mse.
+    mse [m^2], rmse [m], log_rmse [ln m], abs_rel, sq_rel [m], delta1..3 = share of pixels off by a factor
+    below 1.25, 1.25^2, 1.25^3. Source: HybridDepth, table 1; published figures are means of per-image values,
+    so that a published rmse is not the root of its mse.
     """
     usable = comparable(prediction, target, mask)
     if not usable.any():
@@ -62,7 +62,7 @@ def relative_error(prediction: Depth, target: Depth) -> npt.NDArray[np.float32]:
 def sigma_coverage(
     prediction: Depth, sigma: Depth, target: Depth, factors: Sequence[float] = (1.0, 2.0)
 ) -> dict[float, float]:
-    """Share of comparable pixels whose error lies within `factor` sigma; a calibrated Gaussian gives 0.683 and 0.954."""
+    """Share of comparable pixels whose error is within `factor` sigma; a Gaussian gives 0.683, 0.954."""
     usable = comparable(prediction, target) & np.isfinite(sigma) & (sigma > 0)
     if not usable.any():
         return dict.fromkeys(factors, float("nan"))
@@ -72,9 +72,11 @@ def sigma_coverage(
 
 @dataclass(frozen=True)
 class DistanceBin:
-    """Errors of the pixels whose true depth lies in [near, far) m: median |error| [m] and relative, 16..84 % band [m],
-    median sigma [m], coverage of one sigma, pixel count and the share of true pixels that got an estimate (with none,
-    the errors are NaN)."""
+    """The pixels whose true depth lies in [near, far) m.
+
+    pixels: how many were estimated, valid_share: of how many; median |error| relative and in metres, 16..84 %
+    band of the error [m], median sigma [m], share within one sigma: NaN where nothing was estimated.
+    """
 
     near: float
     far: float
@@ -90,7 +92,10 @@ class DistanceBin:
 
 @dataclass(frozen=True)
 class Score:
-    """What a sequence of estimates scored: `metrics` are means over images (as published), the rest is pooled."""
+    """What a sequence of estimates scored.
+
+    metrics, coverage, valid_share: means over the images; median_relative_error and bins: pooled over pixels.
+    """
 
     images: int
     metrics: dict[str, float]
@@ -103,8 +108,8 @@ class Score:
 class ScoreKeeper:
     """Takes estimates with their truths one by one and gives one :class:`Score` over all of them.
 
-    Per-image measures use every pixel; what is pooled (medians, bins) keeps every `stride`-th row and column, so that
-    hundreds of images fit in memory.
+    Per-image measures use every pixel; what is pooled (medians, bins) keeps every `stride`-th row and column,
+    so that hundreds of images fit in memory.
     """
 
     def __init__(self, stride: int = 2) -> None:
@@ -146,7 +151,7 @@ class ScoreKeeper:
 
 
 def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[DistanceBin]:
-    """Bins spaced evenly in diopters over the true depths, because there a focus cue's error is nearly constant."""
+    """Bins even in diopters over the true depths, because there a focus cue's error is nearly constant."""
     if not target.size:
         return []
     low, high = np.percentile(target, (0.5, 99.5))
