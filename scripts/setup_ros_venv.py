@@ -211,8 +211,12 @@ def make_venv(paths: Paths) -> None:
 
 
 def ignore_in_git(paths: Paths) -> None:
-    """Whatever the environment is called, git and ruff pass it by (venv does this itself from Python 3.13 on)."""
+    """Whatever the environment is called, git and ruff pass it by; from Python 3.13 on, venv does this itself."""
     (paths.venv / ".gitignore").write_text("*\n")
+
+
+def pip_install(paths: Paths) -> list[str | Path]:
+    return [paths.python, "-m", "pip", "--disable-pip-version-check", "install"]
 
 
 def discard_half_installed(site_packages: Path) -> list[str]:
@@ -236,16 +240,9 @@ def discard_half_installed(site_packages: Path) -> list[str]:
 def install_packages(paths: Paths) -> None:
     discard_half_installed(paths.site_packages)
     requirements = [word for file in paths.requirements for word in ("-r", str(file))]
-    pip: list[str | Path] = [
-        paths.python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--progress-bar",
-        "off",
-    ]
-    run(paths.stamps / "pip.log", [*pip, *requirements, "-c", str(paths.constraints)])
+    # Not compiled here: of the tens of thousands of files, those that are imported compile themselves then.
+    options = ["--quiet", "--no-compile", "--constraint", str(paths.constraints)]
+    run(paths.stamps / "packages.log", [*pip_install(paths), *options, *requirements])
 
 
 def mend_prefix(paths: Paths) -> None:
@@ -313,8 +310,8 @@ def link(target: Path, at: Path) -> None:
 def install_this_package(paths: Paths) -> None:
     """An editable install, and what pip leaves out of one: the ament index entry and the share folder."""
     discard_half_installed(paths.site_packages)
-    pip: list[str | Path] = [paths.python, "-m", "pip", "--disable-pip-version-check", "install"]
-    run(paths.stamps / "package.log", [*pip, "--no-build-isolation", "--no-deps", "--editable", REPOSITORY])
+    options = ["--no-build-isolation", "--no-deps", "--editable", REPOSITORY]
+    run(paths.stamps / "package.log", [*pip_install(paths), *options])
     name = "hybriddepth_ros"
     marker = paths.venv / "share" / "ament_index" / "resource_index" / "packages" / name
     link(REPOSITORY / "resource" / name, marker)
@@ -326,9 +323,13 @@ def install_this_package(paths: Paths) -> None:
 
 
 def check_imports(paths: Paths) -> None:
-    modules = ["rclpy", "hybriddepth_msgs.msg", "hybriddepth_msgs.srv", "hybriddepth_ros"]
+    """The interfaces import; this package is found (whether it imports is for the tests to say)."""
+    modules = ["rclpy", "hybriddepth_msgs.msg", "hybriddepth_msgs.srv", "importlib.util"]
     modules += [folder.name for folder in overlay_folders()]
-    run(paths.stamps / "check.log", [paths.python, "-c", f"import {', '.join(modules)}"], cwd=Path("/"))
+    code = (
+        f"import {', '.join(modules)}; assert importlib.util.find_spec('hybriddepth_ros'), 'hybriddepth_ros'"
+    )
+    run(paths.stamps / "check.log", [paths.python, "-c", code], cwd=Path("/"))
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,7 @@ def steps_for(paths: Paths) -> list[Step]:
     packaging = [REPOSITORY / name for name in ("setup.py", "setup.cfg", "package.xml", "pyproject.toml")]
     return [
         Step("venv", "virtual environment", make_venv, [], "bin/python"),
-        Step("packages", "Python packages (minutes, the first time)", install_packages, pins, "share/rclpy"),
+        Step("packages", "Python packages (minutes, if from nothing)", install_packages, pins, "share/rclpy"),
         Step("prefix", "CMake prefix", mend_prefix, [mender], "share/rclpy"),
         Step(
             "interfaces",
