@@ -2,11 +2,26 @@
 
 from hybriddepth_ros.cameras.base import (
     CameraFrame,
+    Clock,
     FocusCamera,
+    FrameTimeout,
     camera_config_type,
     camera_names,
     make_camera,
     register_camera,
 )
+from hybriddepth_ros.cameras.sweep import FocusSweep, SweepStatistics, SweptFrame
 
-__all__ = ["CameraFrame", "FocusCamera", "camera_config_type", "camera_names", "make_camera", "register_camera"]
+__all__ = [
+    "CameraFrame",
+    "Clock",
+    "FocusCamera",
+    "FocusSweep",
+    "FrameTimeout",
+    "SweepStatistics",
+    "SweptFrame",
+    "camera_config_type",
+    "camera_names",
+    "make_camera",
+    "register_camera",
+]

@@ -7,8 +7,10 @@ Importing this package imports no vendor's SDK: a backend's module is imported w
 from __future__ import annotations
 
 import importlib
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -41,12 +43,32 @@ class CameraFrame:
     ground_truth_depth: npt.NDArray[np.float32] | None = None
 
 
+class FrameTimeout(CameraError):
+    """No frame came within the time that `read` was given; the camera may still deliver."""
+
+
+class Clock:
+    """The clock that stamps frames, in nanoseconds of `time.time_ns`; a test may put its own in its place."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until the event is set, at most `seconds`; whether it is set."""
+        return event.wait(seconds)
+
+
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+
 class FocusCamera(ABC):
     """A camera whose focus can be moved. Opened once, read in order by one thread, closed by any.
 
     Backends raise CameraError with the device and what was expected; `read` never returns a frame twice and never
     skips one silently: a frame that the consumer was too slow for shows as a gap in `sequence`.
     """
+
+    clock: Clock = Clock()  # what its stamps are counted in
 
     @abstractmethod
     def open(self) -> None:
@@ -58,7 +80,7 @@ class FocusCamera(ABC):
 
     @abstractmethod
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
-        """The next frame in order of capture; CameraError after `timeout_s` without one or when closed."""
+        """The next frame in order of capture; FrameTimeout after `timeout_s` without one, CameraError when closed."""
 
     @abstractmethod
     def command_focus(self, focus_diopters: float) -> int:
@@ -84,6 +106,13 @@ class FocusCamera(ABC):
     def default_focus_diopters(self) -> tuple[float, ...]:
         """The focus positions that this camera itself suggests to sweep (a replayed stack's own); empty = none."""
         return ()
+
+    def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:  # noqa: B027
+        """Do ahead what sweeping these positions needs (the simulated camera renders its pictures).
+
+        Called before streaming, from any thread; may take seconds, and does nothing when already done. Positions that
+        were not prepared work too, only slower.
+        """
 
     def __enter__(self) -> FocusCamera:
         self.open()
@@ -136,5 +165,6 @@ def _find(name: str) -> tuple[type, Callable[[Any], FocusCamera]]:
         importlib.import_module(_BACKEND_MODULES[name])
     if name not in _registry:
         known = camera_names()
-        raise CameraError(f"camera: unknown camera {name!r}, expected one of {', '.join(known)}{nearest_name(name, known)}")
+        expected = f"expected one of {', '.join(known)}{nearest_name(name, known)}"
+        raise CameraError(f"camera: unknown camera {name!r}, {expected}")
     return _registry[name]
