@@ -61,9 +61,10 @@ class EstimatorOptions:
 class DepthEstimate:
     """Depth in the (rectified) frame of the reference slice.
 
-    depth, sigma [H, W] float32 m along Z, NaN = no estimate; all_in_focus [H, W, 3] uint8 RGB in the same frame;
-    camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration: how each slice
-    was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per stage.
+    depth, sigma [H, W] float32 m along Z, NaN = no estimate; all_in_focus [H, W, 3] uint8 RGB in the same
+    frame; camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration:
+    how each slice was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per
+    stage.
     """
 
     depth: npt.NDArray[np.float32]
@@ -77,7 +78,8 @@ class DepthEstimate:
 
 
 class DepthEstimator:
-    """FocalStack in, DepthEstimate out. Holds the model (and its weights); to be called from one thread at a time.
+    """FocalStack in, DepthEstimate out. Holds the model (and its weights); to be called from one thread at a
+    time.
 
     `options` may be replaced between calls.
     """
@@ -93,7 +95,9 @@ class DepthEstimator:
         return self._model.device
 
     def __call__(self, stack: FocalStack) -> DepthEstimate:
-        """Depth in the frame of the reference slice; RegistrationError if fewer than two slices can be aligned."""
+        """Depth in the frame of the reference slice; RegistrationError if fewer than two slices can be
+        aligned.
+        """
         options, clock = self.options, _Stopwatch()
         reference = reference_index(stack, options.reference)
 
@@ -124,7 +128,9 @@ class DepthEstimator:
 def load_estimator(
     model: str = "classical", device: str = "auto", options: EstimatorOptions | None = None
 ) -> DepthEstimator:
-    """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one), cpu, cuda."""
+    """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one),
+    cpu, cuda.
+    """
     return DepthEstimator(model, device, options)
 
 
@@ -156,7 +162,9 @@ def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions)
 
 
 def align(stack: FocalStack, registration: Registration) -> AlignedStack:
-    """The used slices over the (rectified) reference, sorted from far focus to near. Each image is warped once."""
+    """The used slices over the (rectified) reference, sorted from far focus to near. Each image is warped
+    once.
+    """
     height, width = stack.slices[0].image.shape[:2]
     order = [int(i) for i in np.argsort(stack.focus_diopters, kind="stable") if registration.used[i]]
     images = np.empty((len(order), height, width, 3), np.uint8)
@@ -172,7 +180,12 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
         else:
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             cv2.warpPerspective(
-                image, transform, (width, height), dst=images[row], flags=flags, borderMode=cv2.BORDER_REFLECT_101
+                image,
+                transform,
+                (width, height),
+                dst=images[row],
+                flags=flags,
+                borderMode=cv2.BORDER_REFLECT_101,
             )
             inside = _inside(transform, width, height)
         covered &= inside

@@ -1,10 +1,11 @@
 """Camera motion and focus breathing between the slices of a stack.
 
-Each slice is laid over the reference slice by a homography that is estimated from local displacements: both images are
-divided into tiles, each tile's displacement is measured by gradients (Lucas-Kanade) on images whose blur was made equal,
-and one global motion is fitted to all tiles, robustly, from coarse to fine. The motion's scale is held near a line in
-diopters through the reference, since focus breathing is one scale about the principal point that follows the focus.
-What the tiles still disagree by after the fit is the residual; it tells whether to trust a slice.
+Each slice is laid over the reference slice by a homography that is estimated from local displacements: both
+images are divided into tiles, each tile's displacement is measured by gradients (Lucas-Kanade) on images
+whose blur was made equal, and one global motion is fitted to all tiles, robustly, from coarse to fine. The
+motion's scale is held near a line in diopters through the reference, since focus breathing is one scale about
+the principal point that follows the focus. What the tiles still disagree by after the fit is the residual; it
+tells whether to trust a slice.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ TILE_PX = 20  # at every level: small enough to follow parallax, large enough to
 ITERATIONS_PER_LEVEL = 3
 MAX_STEP_PX = 1.5  # Lucas-Kanade is linear in the displacement only about this far
 TEXTURE_FLOOR = 0.02  # of the typical gradient energy
-BLUR_LEVELS_PX = (0.0, 1.0, 2.0, 4.0)  # Gaussian sigmas between which the sharper image is blurred to match the other
+BLUR_LEVELS_PX = (
+    0.0,
+    1.0,
+    2.0,
+    4.0,
+)  # Gaussian sigmas between which the sharper image is blurred to match the other
 ROBUST_ITERATIONS = 5
 TILE_SIGMA = 1e-3  # what a tile's displacement is worth, in half widths
 MIN_TEXTURED_TILES = 8
 MIN_TILE_CORRELATION = 0.5
 MIN_AGREEING_SHARE = 0.35
 
-# How far each parameter of the motion may stand from its expectation [1, with the half width of the image = 1]:
-# translation, scale, roll, aspect, shear, perspective. A hand shifts and turns a camera; it does not shear it.
+# How far each parameter of the motion may stand from its expectation [1, with the half width of the image =
+# 1]: translation, scale, roll, aspect, shear, perspective. A hand shifts and turns a camera; it does not
+# shear it.
 PRIOR_SIGMA = np.array([1.0, 1.0, 0.02, 0.1, 0.004, 0.004, 0.02, 0.02])
 SCALE = 2
 BREATHING_SIGMA = 0.004  # of the scale about the breathing line: the camera also moves forwards and back
@@ -49,10 +56,10 @@ _workers = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_na
 class Registration:
     """How each slice lies over the reference slice.
 
-    reference: index of the reference slice; transforms [S, 3, 3] float64: pixel of the reference (x, y, 1) -> pixel of
-    the slice; residual_before_px, residual_px [S]: median displacement of the textured tiles before and after [px of the
-    full image]; used [S] bool: False = the slice could not be registered and is not to be used;
-    breathing_per_diopter: relative magnification per diopter of focus that the slices agree on.
+    reference: index of the reference slice; transforms [S, 3, 3] float64: pixel of the reference (x, y, 1) ->
+    pixel of the slice; residual_before_px, residual_px [S]: median displacement of the textured tiles before
+    and after [px of the full image]; used [S] bool: False = the slice could not be registered and is not to
+    be used; breathing_per_diopter: relative magnification per diopter of focus that the slices agree on.
     """
 
     reference: int
@@ -71,7 +78,9 @@ class Registration:
 
 @dataclass(frozen=True)
 class _Fit:
-    """One slice's motion at one level, and how well the tiles agree with it (displacements in px of the level)."""
+    """One slice's motion at one level, and how well the tiles agree with it (displacements in px of the
+    level).
+    """
 
     homography: Float64
     before_px: float
@@ -88,8 +97,8 @@ def register(
 ) -> Registration:
     """Register every slice to the reference slice.
 
-    greys: S images [H, W] uint8; focus_diopters [S] 1/m; magnifications [S]: each slice's focal length in pixels
-    relative to the reference's where the camera knows its breathing, else it is estimated.
+    greys: S images [H, W] uint8; focus_diopters [S] 1/m; magnifications [S]: each slice's focal length in
+    pixels relative to the reference's where the camera knows its breathing, else it is estimated.
     """
     height, width = greys[0].shape
     levels = list(_workers.map(_bandpass_pyramid, greys))
@@ -121,7 +130,11 @@ def register(
 
     def fine(index: int) -> _Fit:
         return _align_level(
-            levels[reference][0], levels[index][0], homographies[index], prior_sigma, float(expected_scales[index])
+            levels[reference][0],
+            levels[index][0],
+            homographies[index],
+            prior_sigma,
+            float(expected_scales[index]),
         )
 
     others = [index for index in range(count) if index != reference]
@@ -133,7 +146,9 @@ def register(
 
 
 def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
-    """Relative magnification per diopter: the median of the slices' own slopes, weighted by their distance in focus."""
+    """Relative magnification per diopter: the median of the slices' own slopes, weighted by their distance in
+    focus.
+    """
     far = np.abs(focus_step) > 1e-6
     if not far.any():
         return 0.0
@@ -144,7 +159,9 @@ def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
 
 
 def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Float32]:
-    """Finest level first. Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture is."""
+    """Finest level first. Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture
+    is.
+    """
     height, width = grey.shape
     scale = min(0.5, FINEST_WIDTH_PX / width) if width > 2 * COARSEST_WIDTH_PX else 1.0
     size = (max(round(width * scale), 8), max(round(height * scale), 8))
@@ -158,12 +175,18 @@ def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Float32]:
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
-def _coarse_to_fine(reference: list[Float32], moving: list[Float32], start: Float64, prior_sigma: Float64) -> Float64:
-    """The motion in normalised coordinates, from the coarsest level up; `start` where there is no level to use."""
+def _coarse_to_fine(
+    reference: list[Float32], moving: list[Float32], start: Float64, prior_sigma: Float64
+) -> Float64:
+    """The motion in normalised coordinates, from the coarsest level up; `start` where there is no level to
+    use.
+    """
     if not reference:
         return start
     homography = start
-    shift, _ = cv2.phaseCorrelate(reference[-1], moving[-1], cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F))
+    shift, _ = cv2.phaseCorrelate(
+        reference[-1], moving[-1], cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F)
+    )
     half_width = 0.5 * reference[-1].shape[1]
     shifted = start.copy()
     shifted[:2, 2] += np.array(shift) / half_width
@@ -179,7 +202,9 @@ def _coarse_to_fine(reference: list[Float32], moving: list[Float32], start: Floa
 def _align_level(
     reference: Float32, moving: Float32, homography: Float64, prior_sigma: Float64, expected_scale: float
 ) -> _Fit:
-    """Refine the motion at one level: warp, make the blur equal, then measure tiles and fit, a few times over."""
+    """Refine the motion at one level: warp, make the blur equal, then measure tiles and fit, a few times
+    over.
+    """
     height, width = reference.shape
     tiles = (max(width // TILE_PX, 3), max(height // TILE_PX, 3))
     centres = _tile_centres(width, height, tiles)  # [T, 2] normalised
@@ -209,17 +234,22 @@ def _align_level(
 
 
 class _TileGradients:
-    """The reference's side of Lucas-Kanade, per tile [T]: what stays the same while the other image is moved about."""
+    """The reference's side of Lucas-Kanade, per tile [T]: what stays the same while the other image is moved
+    about.
+    """
 
     def __init__(self, image: Float32, tiles: tuple[int, int]) -> None:
         self._image, self._tiles = image, tiles
         self._x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
         self._y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-        xx, xy, yy = (_tile_mean(a * b, tiles) for a, b in ((self._x, self._x), (self._x, self._y), (self._y, self._y)))
+        xx, xy, yy = (
+            _tile_mean(a * b, tiles) for a, b in ((self._x, self._x), (self._x, self._y), (self._y, self._y))
+        )
         self._power = _tile_mean(image * image, tiles)
         trace, determinant = xx + yy, xx * yy - xy * xy
         smaller = 0.5 * (trace - np.sqrt(np.maximum(trace * trace - 4.0 * determinant, 0.0)))
-        # Regularised by a fraction of the typical texture: a tile without any moves nowhere and counts for nothing.
+        # Regularised by a fraction of the typical texture: a tile without any moves nowhere and counts for
+        # nothing.
         floor = TEXTURE_FLOOR * float(np.median(trace)) + 1e-9
         self.texture = np.where(smaller > floor, smaller, 0.0)
         self._xx, self._xy, self._yy = xx + floor, xy, yy + floor
@@ -244,7 +274,9 @@ def _warp(image: Float32, homography: Float64) -> Float32:
     height, width = image.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     transform = _to_pixels(homography, width, height)
-    return cv2.warpPerspective(image, transform, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpPerspective(
+        image, transform, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float) -> npt.NDArray[np.bool_]:
@@ -255,9 +287,11 @@ def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float
 
 
 def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
-    """Both images [H, W] with equal local sharpness: wherever one is sharper it is blurred until its gradients match.
+    """Both images [H, W] with equal local sharpness: wherever one is sharper it is blurred until its
+    gradients match.
 
-    Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like motion noise.
+    Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like
+    motion noise.
     """
     levels = [_blur_levels(first), _blur_levels(second)]
     energies = [[_log_gradient_energy(image) for image in images] for images in levels]
@@ -295,7 +329,9 @@ def _at_energy(levels: list[Float32], energies: list[Float32], target: Float32) 
 def _fit_motion(
     source: Float64, target: Float64, confidence: Float64, prior_sigma: Float64, expected_scale: float
 ) -> Float64:
-    """Homography [3, 3] through weighted point pairs [T, 2]: iterated least squares (Cauchy weights) with a prior."""
+    """Homography [3, 3] through weighted point pairs [T, 2]: iterated least squares (Cauchy weights) with a
+    prior.
+    """
     u, v = source.T
     x, y = target.T
     zero, one = np.zeros_like(u), np.ones_like(u)
@@ -308,7 +344,8 @@ def _fit_motion(
     expected[SCALE] = expected_scale
     if confidence.max(initial=0.0) <= 0.0:
         return np.diag([1.0 + expected_scale, 1.0 + expected_scale, 1.0])
-    # Texture beyond the typical says no more about position: a tile's weight saturates, or one lamp steers the whole fit.
+    # Texture beyond the typical says no more about position: a tile's weight saturates, or one lamp steers
+    # the whole fit.
     typical = np.median(confidence[confidence > 0.0])
     base = confidence / (confidence + typical)
     weight = base

@@ -17,8 +17,9 @@ from hybriddepth_ros.parameters import nearest_name
 class AlignedStack:
     """Slices that lie over each other pixel by pixel, sorted from far focus to near.
 
-    images [S, H, W, 3] uint8 RGB; covered [H, W] bool: every slice saw this pixel (elsewhere some are mirrored content);
-    focus_diopters [S] 1/m, rising; blur_px_per_diopter: blur-disc diameter per diopter of defocus [px/(1/m)], None = unknown.
+    images [S, H, W, 3] uint8 RGB; covered [H, W] bool: every slice saw this pixel (elsewhere some are
+    mirrored content); focus_diopters [S] 1/m, rising; blur_px_per_diopter: blur-disc diameter per diopter of
+    defocus [px/(1/m)], None = unknown.
     """
 
     images: npt.NDArray[np.uint8]
@@ -29,7 +30,8 @@ class AlignedStack:
 
 @dataclass(frozen=True)
 class FocusEstimate:
-    """Inverse depth and its 1 sigma, both [H, W] float32 1/m, finite everywhere: no estimate is a large sigma.
+    """Inverse depth and its 1 sigma, both [H, W] float32 1/m, finite everywhere: no estimate is a large
+    sigma.
 
     blur_px_per_diopter: the lens's, as given or as the model found it.
     """
@@ -40,7 +42,9 @@ class FocusEstimate:
 
 
 class DepthModel(Protocol):
-    """Inverse depth from an aligned stack. Built once with a device (`cpu`, `cuda`), used from one thread at a time."""
+    """Inverse depth from an aligned stack. Built once with a device (`cpu`, `cuda`), used from one thread at
+    a time.
+    """
 
     device: str
 
@@ -59,7 +63,9 @@ def load_model(name: str, device: str = "auto") -> DepthModel:
     """A model by name; ModelError names an unknown model or a device that is not there."""
     if name not in _MODELS:
         known = ", ".join(_MODELS)
-        raise ModelError(f"model: unknown model {name!r}, expected one of {known}{nearest_name(name, _MODELS)}")
+        raise ModelError(
+            f"model: unknown model {name!r}, expected one of {known}{nearest_name(name, _MODELS)}"
+        )
     module, _, attribute = _MODELS[name].partition(":")
     model: DepthModel = getattr(importlib.import_module(module), attribute)(device)
     return model

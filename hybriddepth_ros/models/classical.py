@@ -1,14 +1,16 @@
 """Depth from focus without learning: the baseline, and the fallback that needs no weights.
 
-The focus measure is the sum-modified-Laplacian's energy (Nayar and Nakagawa 1994) in three pass bands. Instead of a
-parabola through its logarithms, the measured energies of all slices are compared with the curve that a lens gives
-(`focus_response`), at every candidate inverse depth; the best candidate is the estimate and the width of the likelihood
-its sigma: a flat or two-peaked focus curve is a large sigma. Estimates are then averaged along surfaces, guided by the
-all-in-focus image (He et al. 2013), each with the weight of its inverse variance.
+The focus measure is the sum-modified-Laplacian's energy (Nayar and Nakagawa 1994) in three pass bands.
+Instead of a parabola through its logarithms, the measured energies of all slices are compared with the curve
+that a lens gives (`focus_response`), at every candidate inverse depth; the best candidate is the estimate and
+the width of the likelihood its sigma: a flat or two-peaked focus curve is a large sigma. Estimates are then
+averaged along surfaces, guided by the all-in-focus image (He et al. 2013), each with the weight of its
+inverse variance.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -24,11 +26,14 @@ CANDIDATES = 48  # inverse depths at which the likelihood is computed
 BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends of the sweep
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
-BAND_WEIGHTS = (1.0, 1.0, 0.5)
+BAND_WEIGHTS = (0.5, 1.0, 1.0)  # the finest band follows the noise and the in-focus blur most
 SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
 LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
 BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
-GUIDE_RADIUS = 3  # [grid px]
+IN_FOCUS_BLUR_PX = 0.5  # Gaussian sigma of the sharpest that images get, where the lens is known
+IN_FOCUS_HYPOTHESES = (0.3, 0.7, 1.2, 1.8)  # [px], tried when the lens is unknown
+OPTICS_SAMPLES = 1500  # textured pixels that vote on the optics
+GUIDE_RADIUS = 4  # [grid px]
 GUIDE_EPSILON = 0.03**2  # an edge is what changes the guide by more than 3 % of its range
 UNCOVERED_SIGMA_FACTOR = 2.0
 
@@ -44,18 +49,19 @@ class Classical:
         greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in stack.images]
         energies = focus_energies(greys)  # [S, BANDS, h, w]
         noise = noise_floor(energies)
-        blur = stack.blur_px_per_diopter or find_blur(energies, noise, stack.focus_diopters)
-        diopters, variance = fit_response(energies, noise, stack.focus_diopters, blur)
+        optics = find_optics(energies, noise, stack.focus_diopters, stack.blur_px_per_diopter)
+        diopters, variance = fit_response(energies, noise, stack.focus_diopters, optics)
         full_guide = _sharpest(greys, energies)
         height, width = full_guide.shape
         guide = cv2.resize(full_guide, diopters.shape[::-1], interpolation=cv2.INTER_AREA)
         _, variance, slope, offset = smooth_along_surfaces(diopters, variance, guide)
         slope, offset, variance = (
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in (slope, offset, variance)
+            cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            for image in (slope, offset, variance)
         )
         sigma = np.sqrt(variance)
         sigma[~stack.covered] *= UNCOVERED_SIGMA_FACTOR
-        return FocusEstimate(slope * full_guide + offset, sigma, float(blur))
+        return FocusEstimate(slope * full_guide + offset, sigma, optics.blur_px_per_diopter)
 
 
 def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
@@ -68,7 +74,9 @@ def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
         level = grey.astype(np.float32)
         for band in range(BANDS):
             if band:
-                level = cv2.resize(level, (max(width >> band, 1), max(height >> band, 1)), interpolation=cv2.INTER_AREA)
+                level = cv2.resize(
+                    level, (max(width >> band, 1), max(height >> band, 1)), interpolation=cv2.INTER_AREA
+                )
             second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
             energy = second_x * second_x + second_y * second_y
             energy = cv2.resize(energy, size, interpolation=cv2.INTER_AREA)
@@ -77,33 +85,57 @@ def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
 
 
 def noise_floor(energies: Float32) -> Float32:
-    """Energy of the noise alone in each band [BANDS]: what the least textured, most blurred places still show."""
+    """Energy of the noise alone in each band [BANDS]: what the least textured, most blurred places still
+    show.
+    """
     least = energies.min(axis=0)[:, ::2, ::2].reshape(BANDS, -1)
     return np.maximum(np.percentile(least, 2.0, axis=1), 0.05).astype(np.float32)
 
 
-def find_blur(energies: Float32, noise: Float32, focus_diopters: Float32) -> float:
-    """The lens's blur [px per diopter] under which the whole stack's energies fit the response curve best."""
-    textured = energies[:, 1].max(axis=0) > 10.0 * noise[1]
-    rows, columns = np.nonzero(textured)
+@dataclass(frozen=True)
+class StackOptics:
+    """blur_px_per_diopter: blur-disc diameter [px] per diopter of defocus; in_focus_blur_px: Gaussian sigma
+    at best focus.
+    """
+
+    blur_px_per_diopter: float
+    in_focus_blur_px: float
+
+
+def find_optics(
+    energies: Float32, noise: Float32, focus_diopters: Float32, blur_px_per_diopter: float | None
+) -> StackOptics:
+    """The lens where it is known, else the optics under which the stack's energies fit the response curve
+    best.
+    """
+    if blur_px_per_diopter:
+        return StackOptics(blur_px_per_diopter, IN_FOCUS_BLUR_PX)
+    start = StackOptics(6.0, IN_FOCUS_BLUR_PX)
+    rows, columns = np.nonzero(energies[:, 1].max(axis=0) > 10.0 * noise[1])
     if len(rows) < 50:
-        return float(np.sqrt(BLUR_HYPOTHESES[0] * BLUR_HYPOTHESES[-1]))
-    chosen = np.linspace(0, len(rows) - 1, min(len(rows), 1500)).astype(int)
+        return start
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), OPTICS_SAMPLES)).astype(int)
     sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
-    scores = []
-    for blur in BLUR_HYPOTHESES:
-        cost, _ = _likelihood(sample, noise, focus_diopters, float(blur))
-        scores.append(np.minimum(cost.min(axis=1), 30.0).mean())
-    best = int(np.argmin(scores))
-    return float(BLUR_HYPOTHESES[best])
+
+    def misfit(optics: StackOptics) -> float:
+        cost, _ = _likelihood(sample, noise, focus_diopters, optics)
+        return float(np.minimum(cost.min(axis=1), 30.0).mean())
+
+    def best_blur(optics: StackOptics) -> StackOptics:
+        return min((replace(optics, blur_px_per_diopter=float(blur)) for blur in BLUR_HYPOTHESES), key=misfit)
+
+    def best_in_focus(optics: StackOptics) -> StackOptics:
+        return min((replace(optics, in_focus_blur_px=blur) for blur in IN_FOCUS_HYPOTHESES), key=misfit)
+
+    return best_blur(best_in_focus(best_blur(start)))
 
 
 def fit_response(
-    energies: Float32, noise: Float32, focus_diopters: Float32, blur_px_per_diopter: float
+    energies: Float32, noise: Float32, focus_diopters: Float32, optics: StackOptics
 ) -> tuple[Float32, Float32]:
     """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2 from energies [S, BANDS, h, w]."""
     height, width = energies.shape[2:]
-    cost, candidates = _likelihood(energies, noise, focus_diopters, blur_px_per_diopter)  # [P, C]
+    cost, candidates = _likelihood(energies, noise, focus_diopters, optics)  # [P, C]
     best = cost.argmin(axis=1)
     lowest = cost[np.arange(len(cost)), best]
     # Sub-candidate peak by a parabola; at the ends of the range there is none.
@@ -113,7 +145,9 @@ def fit_response(
     curvature = left - 2.0 * middle + right
     offset = np.where(curvature > 1e-6, 0.5 * (left - right) / np.maximum(curvature, 1e-6), 0.0)
     step = float(candidates[1] - candidates[0])
-    diopters = np.where(inner == best, candidates[inner] + np.clip(offset, -0.5, 0.5) * step, candidates[best])
+    diopters = np.where(
+        inner == best, candidates[inner] + np.clip(offset, -0.5, 0.5) * step, candidates[best]
+    )
 
     misfit = np.maximum(lowest / max(energies.shape[0] * BANDS - BANDS - 1, 1), 1.0)  # reduced chi-square
     likelihood = np.exp(-0.5 * (cost - lowest[:, None]) / misfit[:, None])
@@ -122,19 +156,22 @@ def fit_response(
     variance = square - 2.0 * diopters * mean + diopters**2
     # Resolution of the grid, and the part of the likelihood that the range's ends cut off.
     variance = np.maximum(variance, (0.3 * step) ** 2)
-    return diopters.astype(np.float32).reshape(height, width), variance.astype(np.float32).reshape(height, width)
+    return diopters.astype(np.float32).reshape(height, width), variance.astype(np.float32).reshape(
+        height, width
+    )
 
 
 def _likelihood(
-    energies: Float32, noise: Float32, focus_diopters: Float32, blur: float
+    energies: Float32, noise: Float32, focus_diopters: Float32, optics: StackOptics
 ) -> tuple[Float32, Float32]:
-    """Minus twice the log likelihood [P, C] of each candidate inverse depth [C] for energies [S, BANDS, h, w].
+    """Minus twice the log likelihood [P, C] of each candidate inverse depth [C] for energies [S, BANDS, h,
+    w].
 
-    The texture's own strength is unknown: logarithms are compared after their mean over slices is taken off. With that,
-    the cost is one matrix product per class of signal-to-noise ratio.
+    The texture's own strength is unknown: logarithms are compared after their mean over slices is taken off.
+    With that, the cost is one matrix product per class of signal-to-noise ratio.
     """
     count = energies.shape[0]
-    templates, candidates = _templates(tuple(map(float, focus_diopters)), round(blur, 4))  # [K, S * BANDS, C]
+    templates, candidates = _templates(tuple(map(float, focus_diopters)), optics)  # [K, S * BANDS, C]
     logs = np.log(energies + noise[:, None, None])  # [S, BANDS, h, w]
     logs -= logs.mean(axis=0)
     weights = np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / LOG_ENERGY_SIGMA
@@ -149,20 +186,26 @@ def _likelihood(
         if len(members):
             template = templates[k]
             cost[members] = (
-                features[members] @ (-2.0 * template) + power[members, None] + (template * template).sum(axis=0)
+                features[members] @ (-2.0 * template)
+                + power[members, None]
+                + (template * template).sum(axis=0)
             )
     return cost, candidates
 
 
-@lru_cache(maxsize=64)
-def _templates(focus_diopters: tuple[float, ...], blur: float) -> tuple[Float32, Float32]:
+@lru_cache(maxsize=256)
+def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[Float32, Float32]:
     """Expected, centred log energies [SNR_CLASSES, S * BANDS, C] and the candidates [C] 1/m."""
     focus = np.array(focus_diopters)
     spacing = (focus.max() - focus.min()) / max(len(focus) - 1, 1)
     nearest, farthest = focus.max() + BEYOND_SWEEP * spacing, focus.min() - BEYOND_SWEEP * spacing
     candidates = np.linspace(max(farthest, min(0.0, float(focus.min()))), nearest, CANDIDATES)
-    diameters, response = energy_response()
-    row = np.clip(np.abs(candidates[None, :] - focus[:, None]) * blur / BLUR_STEP_PX, 0, len(diameters) - 1.001)
+    diameters, response = energy_response(optics.in_focus_blur_px)
+    row = np.clip(
+        np.abs(candidates[None, :] - focus[:, None]) * optics.blur_px_per_diopter / BLUR_STEP_PX,
+        0,
+        len(diameters) - 1.001,
+    )
     low = row.astype(int)
     share = (row - low)[..., None]
     energy = response[low] * (1.0 - share) + response[low + 1] * share  # [S, C, BANDS]
@@ -170,7 +213,9 @@ def _templates(focus_diopters: tuple[float, ...], blur: float) -> tuple[Float32,
     templates = []
     for k in range(SNR_CLASSES):
         signal = 0.1 * 3.0**k
-        logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)  # noise in the image and added to it
+        logs = np.log(
+            energy * signal / energy.max(axis=0, keepdims=True) + 2.0
+        )  # noise in the image and added to it
         logs -= logs.mean(axis=0, keepdims=True)
         templates.append((logs * weights).transpose(0, 2, 1).reshape(len(focus) * BANDS, CANDIDATES))
     return np.stack(templates).astype(np.float32), candidates.astype(np.float32)
@@ -183,7 +228,9 @@ def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Float32) -> Float32:
     most = energies[0, 1]
     for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
         share = cv2.resize(most / (most + energy), (width, height), interpolation=cv2.INTER_LINEAR)
-        share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # smoothstep: mostly one or the other
+        share = (
+            share * share * share * (share * (6.0 * share - 15.0) + 10.0)
+        )  # smoothstep: mostly one or the other
         result = grey + share * (result - grey)
         most = np.maximum(most, energy)
     return result * np.float32(1.0 / 255.0)
@@ -194,8 +241,9 @@ def smooth_along_surfaces(
 ) -> tuple[Float32, Float32, Float32, Float32]:
     """Guided filter with inverse-variance weights: (diopters, variance, slope, offset), all [h, w].
 
-    slope * guide + offset is the local linear model, which gives the estimate at any resolution of the guide. The errors
-    of neighbours are correlated, so that averaging does not divide the variance; disagreement among them adds to it.
+    slope * guide + offset is the local linear model, which gives the estimate at any resolution of the guide.
+    The errors of neighbours are correlated, so that averaging does not divide the variance; disagreement
+    among them adds to it.
     """
 
     def mean(image: Float32) -> Float32:
