@@ -211,7 +211,7 @@ def make_venv(paths: Paths) -> None:
 
 
 def ignore_in_git(paths: Paths) -> None:
-    """Whatever the environment is called, git and ruff pass it by; from Python 3.13 on, venv does this itself."""
+    """Whatever the environment is called, git and ruff pass it by; venv of Python 3.13 does this itself."""
     (paths.venv / ".gitignore").write_text("*\n")
 
 
@@ -310,7 +310,7 @@ def link(target: Path, at: Path) -> None:
 def install_this_package(paths: Paths) -> None:
     """An editable install, and what pip leaves out of one: the ament index entry and the share folder."""
     discard_half_installed(paths.site_packages)
-    options = ["--no-build-isolation", "--no-deps", "--editable", REPOSITORY]
+    options: list[str | Path] = ["--no-build-isolation", "--no-deps", "--editable", REPOSITORY]
     run(paths.stamps / "package.log", [*pip_install(paths), *options])
     name = "hybriddepth_ros"
     marker = paths.venv / "share" / "ament_index" / "resource_index" / "packages" / name
