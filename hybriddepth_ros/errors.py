@@ -31,3 +31,7 @@ class ParameterError(HybridDepthError):
 
 class OutputError(HybridDepthError):
     """A result that cannot be written where it was asked for."""
+
+
+class MessageError(HybridDepthError):
+    """A ROS message that cannot be used: a wrong encoding, step or size, or a focus that is no number."""

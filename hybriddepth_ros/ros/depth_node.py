@@ -1,0 +1,194 @@
+"""The `depth` node: focal slices in; depth, sigma, all-in-focus image and point cloud out."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_srvs.srv import SetBool, Trigger
+
+from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_ros.errors import HybridDepthError, MessageError
+from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
+from hybriddepth_ros.point_cloud import PointCloudOptions
+from hybriddepth_ros.ros.assembler import StackAssembler
+from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
+from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_memory_mb
+from hybriddepth_ros.ros.inputs import subscribe
+from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.messages import check_slice, from_time, stack_of
+from hybriddepth_ros.ros.schema import DepthParameters
+from hybriddepth_ros.ros.spin import run_node
+from hybriddepth_ros.ros.worker import NewestFirstWorker
+
+SAVE_TIMEOUT_S = 5.0
+
+
+class DepthNode(ManagedNode):
+    """Callbacks only hand references on; one worker converts, estimates and publishes the newest stack."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        self._estimator: DepthEstimator | None = None
+        self._outputs: DepthOutputs | None = None
+        self._worker: NewestFirstWorker[list[FocalSlice]] | None = None
+        self._assembler: StackAssembler[FocalSlice] | None = None
+        self._enabled = True
+        self._latest: DepthEstimate | None = None
+        self._new_estimate = threading.Condition()
+        self._saves_waiting = 0
+        self._slice_rate, self._depth_rate, self._latency = RateMeter(), RateMeter(), LatencyMeter()
+        super().__init__("depth", **node_arguments)
+
+    # -- lifecycle
+
+    def configure(self, resources: ExitStack) -> None:
+        parameters = self.parameters[DepthParameters]
+        resources.callback(self._forget)
+        self._estimator = load_estimator(
+            parameters.model, parameters.device, self.parameters[EstimatorOptions]
+        )
+        self.diagnostics.hardware_id = parameters.device
+        self._outputs = DepthOutputs(self, resources, parameters.output_queue_size)
+        self.service(resources, SetBool, "~/enable", self._on_enable)
+        self.service(resources, Trigger, "~/save", self._on_save)
+
+    def activate(self, resources: ExitStack) -> None:
+        parameters = self.parameters[DepthParameters]
+        self._assembler = StackAssembler(self._on_drop, parameters.min_slices)
+        self._worker = NewestFirstWorker(
+            self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
+        )
+        resources.callback(self._worker.close)
+        subscribe(self, resources, parameters, self._on_slice)
+
+    def parameters_changed(self) -> None:
+        if self._estimator is not None:
+            self._estimator.options = self.parameters[EstimatorOptions]
+        if self._assembler is not None:
+            self._assembler.min_slices = self.parameters[DepthParameters].min_slices
+
+    def _forget(self) -> None:
+        self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
+
+    # -- from slices to a stack, in the executor: references only
+
+    def _on_slice(self, message: FocalSlice) -> None:
+        assert self._assembler is not None
+        self._slice_rate.tick()
+        self.counters.add("slices received")
+        try:
+            check_slice(message)
+        except MessageError as error:
+            self.problem("slices refused", str(error))
+            return
+        focus = message.focus
+        stamp_ns = from_time(message.header.stamp)
+        for stack in self._assembler.add(
+            focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
+        ):
+            self._on_stack(stack)
+
+    def _on_stack(self, slices: list[FocalSlice]) -> None:
+        assert self._outputs is not None and self._worker is not None
+        if len(slices) < 2:
+            self.counters.add("sweeps of one slice: focus held")
+            return
+        self.counters.add("stacks received")
+        if not (self._enabled and (self._saves_waiting or self._outputs.any_wanted())):
+            self.counters.add("stacks not needed")
+        elif dropped := self._worker.offer(slices):
+            self.counters.add("stacks dropped: a newer one came first", dropped)
+
+    def _on_drop(self, cause: str, slices: int) -> None:
+        self.problem(f"dropped: {cause}", f"{slices} slices" if slices != 1 else "1 slice")
+
+    # -- from a stack to messages, in the worker
+
+    def _estimate(self, messages: list[FocalSlice]) -> None:
+        estimator, outputs = self._estimator, self._outputs
+        if estimator is None or outputs is None:
+            return
+        try:
+            stack = stack_of(messages)
+            estimate = estimator(stack)
+        except HybridDepthError as error:
+            self.problem("stacks refused", str(error))
+            return
+        frame_id = messages[estimate.registration.reference].header.frame_id
+        outputs.publish(
+            estimate,
+            frame_id,
+            self.parameters[DepthParameters].depth_encoding,
+            self.parameters[PointCloudOptions],
+        )
+        now_ns = self.get_clock().now().nanoseconds
+        self._latency.add((now_ns - estimate.stamp_ns) * 1e-6)
+        self._depth_rate.tick()
+        self.counters.add("stacks estimated")
+        if unused := int((~estimate.registration.used).sum()):
+            self.counters.add("slices dropped by registration", unused)
+        with self._new_estimate:
+            self._latest = estimate
+            self._new_estimate.notify_all()
+
+    # -- services and diagnostics
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        response.success, response.message = True, "enabled" if request.data else "disabled"
+        return response
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        estimate = self._await_estimate()
+        if estimate is None:
+            raise HybridDepthError(f"no estimate yet, and none came within {SAVE_TIMEOUT_S:g} s")
+        directory = Path(self.parameters[DepthParameters].save_directory).expanduser().absolute()
+        save_estimate(estimate, directory, self.parameters[PointCloudOptions])
+        response.success, response.message = True, f"{directory} (stamp {estimate.stamp_ns * 1e-9:.6f})"
+        return response
+
+    def _await_estimate(self) -> DepthEstimate | None:
+        """The next estimate, made even if nobody subscribes; the last one if none comes."""
+        with self._new_estimate:
+            before = self._latest
+            self._saves_waiting += 1
+            try:
+                if self.is_active and self._enabled:
+                    self._new_estimate.wait_for(
+                        lambda: self._latest is not before or self.closing.is_set(), SAVE_TIMEOUT_S
+                    )
+                return self._latest
+            finally:
+                self._saves_waiting -= 1
+
+    def status(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        parameters = self.parameters[DepthParameters]
+        slice_rate, depth_rate = self._slice_rate.hz, self._depth_rate.hz
+        values: dict[str, Any] = {
+            "model": parameters.model,
+            "device": str(getattr(self._estimator, "device", parameters.device)),
+            "enabled": self._enabled,
+            "slice rate [Hz]": slice_rate,
+            "depth rate [Hz]": depth_rate,
+            **{f"latency {name} [ms]": value for name, value in self._latency.summary().items()},
+            "memory [MB]": resident_memory_mb(),
+        }
+        if self._latest is not None:
+            values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
+        if slice_rate == 0.0:
+            return DiagnosticStatus.WARN, f"no slices arrive ({parameters.input})", values
+        return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
+
+
+def main() -> int:
+    """`ros2 run hybriddepth_ros depth`."""
+    return run_node(DepthNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What the depth node publishes and saves of one estimate."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from hybriddepth_ros.errors import OutputError
+from hybriddepth_ros.estimator import DepthEstimate
+from hybriddepth_ros.point_cloud import PointCloudOptions, PointCloudProjector, project, write_ply
+from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.messages import (
+    camera_info_message,
+    cloud_message,
+    depth_message,
+    image_message,
+    make_header,
+)
+
+TOPICS: dict[str, type] = {
+    "depth/image_rect": Image,
+    "depth/uncertainty": Image,
+    "depth/camera_info": CameraInfo,
+    "rgb/image_rect": Image,
+    "rgb/camera_info": CameraInfo,
+    "depth/points": PointCloud2,
+}
+
+
+class DepthOutputs:
+    """The publishers, each of which converts only what somebody subscribes to."""
+
+    def __init__(self, node: ManagedNode, resources: ExitStack, queue_size: int) -> None:
+        self._publishers = {
+            topic: node.publisher(resources, kind, topic, queue_size) for topic, kind in TOPICS.items()
+        }
+        self._projector = PointCloudProjector()
+
+    def wanted(self, topic: str) -> bool:
+        return self._publishers[topic].get_subscription_count() > 0
+
+    def any_wanted(self) -> bool:
+        return any(self.wanted(topic) for topic in TOPICS)
+
+    def publish(
+        self, estimate: DepthEstimate, frame_id: str, depth_encoding: str, points: PointCloudOptions
+    ) -> None:
+        """All messages carry one header: that of the reference slice."""
+        header = make_header(estimate.stamp_ns, frame_id)
+        if self.wanted("depth/image_rect"):
+            self._send("depth/image_rect", depth_message(estimate.depth, depth_encoding, header))
+        if self.wanted("depth/uncertainty"):
+            self._send("depth/uncertainty", image_message(estimate.sigma, "32FC1", header))
+        if self.wanted("rgb/image_rect"):
+            self._send("rgb/image_rect", image_message(estimate.all_in_focus, "rgb8", header))
+        if estimate.camera is None:
+            return
+        for topic in ("depth/camera_info", "rgb/camera_info"):
+            if self.wanted(topic):
+                self._send(topic, camera_info_message(estimate.camera, header))
+        if self.wanted("depth/points"):
+            cloud = self._projector(
+                estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
+            )
+            self._send("depth/points", cloud_message(cloud, header))
+
+    def _send(self, topic: str, message: Image | CameraInfo | PointCloud2) -> None:
+        self._publishers[topic].publish(message)
+
+
+def save_estimate(estimate: DepthEstimate, directory: Path, points: PointCloudOptions) -> None:
+    """depth.npy and sigma.npy [m], aif.png, depth_mm.png (16 bit, 0 = none), points.ply; or OutputError."""
+    depth_mm = np.nan_to_num(np.rint(estimate.depth * np.float32(1000.0)), nan=0.0, posinf=0.0)
+    depth_mm[(depth_mm < 0) | (depth_mm > 65535)] = 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        np.save(directory / "depth.npy", estimate.depth)
+        np.save(directory / "sigma.npy", estimate.sigma)
+        for name, picture in (
+            ("aif.png", cv2.cvtColor(estimate.all_in_focus, cv2.COLOR_RGB2BGR)),
+            ("depth_mm.png", depth_mm.astype(np.uint16)),
+        ):
+            # imwrite tells a failure by its result alone
+            (directory / name).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    except OSError as error:
+        raise OutputError(f"{directory}: expected a folder that can be written: {error.strerror}") from None
+    if estimate.camera is not None:
+        cloud = project(
+            estimate.depth,
+            estimate.sigma,
+            estimate.all_in_focus,
+            estimate.camera,
+            replace(points, organised=False),
+        )
+        write_ply(directory / "points.ply", cloud)

@@ -1,0 +1,214 @@
+"""The `focus_sweep` node: sweeps a camera's focus and publishes every slice with its focus."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from hybriddepth_msgs.srv import CaptureStack, SetFocus
+from hybriddepth_ros.cameras import (
+    FocusCamera,
+    FocusSweep,
+    FrameTimeout,
+    SweptFrame,
+    camera_config_type,
+    make_camera,
+)
+from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.optics import plan_sweep
+from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.messages import stack_message
+from hybriddepth_ros.ros.schema import FocusSweepParameters
+from hybriddepth_ros.ros.spin import run_node
+from hybriddepth_ros.ros.sweep_outputs import SweepOutputs, swept_message
+
+FIRST_REOPEN_DELAY_S = 0.25
+FOCUS_TIMEOUT_S = 5.0
+CAPTURE_TIMEOUT_S = 20.0
+
+
+class FocusSweepNode(ManagedNode):
+    """The sweep runs in one thread, a second one publishes, the executor only answers services."""
+
+    def __init__(self, **node_arguments: Any) -> None:
+        self._camera: FocusCamera | None = None
+        self._sweep: FocusSweep | None = None
+        self._camera_error = ""
+        self._new_frame = threading.Condition()
+        self._held_stamps_ns: list[int] = []
+        self._last: SweptFrame | None = None
+        super().__init__("focus_sweep", **node_arguments)
+
+    # -- lifecycle
+
+    def configure(self, resources: ExitStack) -> None:
+        parameters = self.parameters[FocusSweepParameters]
+        resources.callback(self._close_camera)
+        self._open_camera()
+        self.diagnostics.hardware_id = parameters.camera
+        self._outputs = SweepOutputs(self, resources, parameters)
+        self.service(resources, SetFocus, "~/set_focus", self._on_set_focus)
+        self.service(resources, CaptureStack, "~/capture_stack", self._on_capture_stack)
+
+    def activate(self, resources: ExitStack) -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._run, args=(stop,), name="sweep_publisher", daemon=True)
+        resources.callback(thread.join)
+        resources.callback(stop.set)
+        thread.start()
+
+    def _open_camera(self) -> None:
+        """Take the device, after what it needs ahead of streaming (the simulated one renders)."""
+        name = self.parameters[FocusSweepParameters].camera
+        camera = make_camera(name, self.parameters[camera_config_type(name)])
+        camera.prepare(self._positions(camera), self._tell_progress)
+        camera.open()
+        self._camera = camera
+
+    def _close_camera(self) -> None:
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.close()
+
+    def _positions(self, camera: FocusCamera) -> Sequence[float]:
+        """The foci to sweep [1/m]: as given, else as the camera suggests, else planned."""
+        parameters = self.parameters[FocusSweepParameters]
+        if parameters.focus_diopters:
+            return parameters.focus_diopters
+        if camera.default_focus_diopters:
+            return camera.default_focus_diopters
+        far = parameters.far_distance or float("inf")
+        plan = plan_sweep(parameters.near_distance, far, parameters.slice_count, camera.lens)
+        for warning in plan.warnings:
+            self.get_logger().warning(f"sweep: {warning}")
+        low, high = camera.focus_range_diopters
+        return [min(max(focus, low), high) for focus in plan.focus_diopters]
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        if self.closing.is_set():
+            raise CameraError("stopped while preparing the camera")
+        if done % max(total // 4, 1) == 0:
+            self.get_logger().info(f"preparing the camera: {done} of {total}")
+
+    # -- the publishing thread
+
+    def _run(self, stop: threading.Event) -> None:
+        """Publish until told to stop; a camera that fails is reopened, after longer and longer waits."""
+        delay_s = FIRST_REOPEN_DELAY_S
+        while not stop.is_set():
+            try:
+                if self._camera is None:
+                    self._open_camera()
+                assert self._camera is not None
+                with FocusSweep(self._camera, self._positions(self._camera)) as sweep:
+                    self._sweep = sweep
+                    while not stop.is_set():
+                        self._publish_next(sweep)
+                        if self._camera_error and self._last is not None:
+                            self.get_logger().info("the camera delivers again")
+                            self._camera_error, delay_s = "", FIRST_REOPEN_DELAY_S
+                return
+            except CameraError as error:
+                self._camera_error, self._last = str(error), None
+                self.problem("camera failures", f"{error}; next attempt in {delay_s:g} s")
+            except Exception as error:
+                self._camera_error, self._last = f"{type(error).__name__}: {error}", None
+                self.unexpected(error)
+            finally:
+                self._sweep = None
+            self._close_camera()
+            stop.wait(delay_s)
+            delay_s = min(2.0 * delay_s, self.parameters[FocusSweepParameters].reopen_delay_max)
+
+    def _publish_next(self, sweep: FocusSweep) -> None:
+        try:
+            swept = sweep.read(0.2)
+        except FrameTimeout:
+            return
+        assert self._camera is not None
+        self._outputs.publish(swept, self._camera.lens)
+        with self._new_frame:
+            self._last = swept
+            self._new_frame.notify_all()
+
+    # -- services and diagnostics
+
+    def _running_sweep(self) -> FocusSweep:
+        sweep = self._sweep
+        if sweep is None:
+            raise CameraError(self._camera_error or "the node is not active")
+        return sweep
+
+    def _on_set_focus(self, request: SetFocus.Request, response: SetFocus.Response) -> SetFocus.Response:
+        response.focus_diopters = float("nan")
+        sweep = self._running_sweep()
+        sweep.hold(request.focus_diopters)
+        reached = self._await_held_frame()
+        if not request.hold:
+            sweep.resume()
+        response.focus_diopters = float(reached.frame.focus_diopters)
+        response.success = True
+        return response
+
+    def _await_held_frame(self) -> SweptFrame:
+        """A frame taken at a focus held since now: the second, as one of a former hold may be under way."""
+        asked_ns, stamps = time.time_ns(), set[int]()
+        deadline = time.monotonic() + FOCUS_TIMEOUT_S
+        with self._new_frame:
+            while (left := deadline - time.monotonic()) > 0.0 and not self.closing.is_set():
+                self._new_frame.wait(min(left, 0.2))
+                last = self._last
+                if last is not None and last.slice_count == 1 and last.frame.stamp_ns > asked_ns:
+                    stamps.add(last.frame.stamp_ns)
+                    if len(stamps) == 2:
+                        return last
+        raise CameraError(f"set_focus: no frame at the new focus within {FOCUS_TIMEOUT_S:g} s")
+
+    def _on_capture_stack(
+        self, request: CaptureStack.Request, response: CaptureStack.Response
+    ) -> CaptureStack.Response:
+        sweep, camera = self._running_sweep(), self._camera
+        frames = sweep.capture(list(request.focus_diopters), CAPTURE_TIMEOUT_S)
+        lens = camera.lens if camera is not None else None
+        frame_id = self.parameters[FocusSweepParameters].frame_id
+        middle = int(np.argsort([swept.frame.focus_diopters for swept in frames])[len(frames) // 2])
+        response.stack = stack_message(
+            [swept_message(swept, frame_id, lens) for swept in frames], lens, middle
+        )
+        response.success = True
+        return response
+
+    def status(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        values: dict[str, Any] = {"camera": self.parameters[FocusSweepParameters].camera}
+        sweep = self._sweep
+        if self._camera_error or sweep is None:
+            return DiagnosticStatus.ERROR, self._camera_error or "the camera is starting", values
+        statistics = sweep.statistics
+        values |= {
+            "slice rate [Hz]": statistics.achieved_rate_hz,
+            "possible slice rate [Hz]": statistics.possible_rate_hz,
+            "sweeps": statistics.sweeps,
+            "frames discarded: lens moving": statistics.frames_discarded,
+            "frames lost by the camera": statistics.frames_lost,
+            "frames dropped: publishing too slow": statistics.frames_dropped,
+            "focus": "sweeping" if sweep.held_diopters is None else f"held at {sweep.held_diopters:g} 1/m",
+        }
+        slow = 0.0 < statistics.achieved_rate_hz < 0.8 * statistics.possible_rate_hz
+        level = DiagnosticStatus.WARN if slow else DiagnosticStatus.OK
+        return level, f"{statistics.achieved_rate_hz:.1f} slices/s", values
+
+
+def main() -> int:
+    """`ros2 run hybriddepth_ros focus_sweep`."""
+    return run_node(FocusSweepNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

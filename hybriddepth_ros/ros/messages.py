@@ -1,0 +1,317 @@
+"""numpy arrays and this package's types <-> ROS messages.
+
+What comes in is checked (MessageError, one line with value and expectation); what goes out is copied once.
+`Image.data` and its like are always `array.array('B')`: rclpy takes any other type element by element,
+thousands of times slower.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+import hybriddepth_msgs.msg as msgs
+from hybriddepth_ros.errors import MessageError
+from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack, ImageRGB
+from hybriddepth_ros.optics import ThinLens
+
+# Bytes per pixel of every encoding that can become RGB. 32FC1 and its like are no pictures and are refused.
+BYTES_PER_PIXEL = {
+    "mono8": 1,
+    "mono16": 2,
+    "rgb8": 3,
+    "bgr8": 3,
+    "rgba8": 4,
+    "bgra8": 4,
+    "rgb16": 6,
+    "bgr16": 6,
+    "rgba16": 8,
+    "bgra16": 8,
+    "yuv422": 2,
+    "uyvy": 2,
+    "yuv422_yuy2": 2,
+    "yuyv": 2,
+    **{f"bayer_{order}{bits}": bits // 8 for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
+}
+_POINT_FIELD_TYPES = {
+    np.dtype(np.uint8): PointField.UINT8,
+    np.dtype(np.uint16): PointField.UINT16,
+    np.dtype(np.uint32): PointField.UINT32,
+    np.dtype(np.int32): PointField.INT32,
+    np.dtype(np.float32): PointField.FLOAT32,
+    np.dtype(np.float64): PointField.FLOAT64,
+}
+
+
+# -- stamps and headers
+
+
+def to_time(stamp_ns: int) -> Time:
+    """Nanoseconds since the epoch as a ROS time."""
+    seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def from_time(time: Time) -> int:
+    """A ROS time in nanoseconds since the epoch."""
+    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
+
+
+def make_header(stamp_ns: int, frame_id: str) -> Header:
+    return Header(stamp=to_time(stamp_ns), frame_id=frame_id)
+
+
+# -- images
+
+
+def image_message(image: npt.NDArray[Any], encoding: str, header: Header) -> Image:
+    """[H, W] or [H, W, C] in the byte layout that `encoding` says; one copy."""
+    image = np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    step = image.nbytes // height if height else 0
+    return Image(
+        header=header, height=height, width=width, encoding=encoding, step=step, data=_bytes_of(image)
+    )
+
+
+def picture_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
+    """[H, W, 3] RGB or [H, W] grey, uint8."""
+    return image_message(image, "mono8" if image.ndim == 2 else "rgb8", header)
+
+
+def depth_message(depth: npt.NDArray[np.float32], encoding: str, header: Header) -> Image:
+    """[H, W] metres along Z (NaN = none) as 32FC1 metres, or as 16UC1 millimetres with 0 = none (REP 118)."""
+    if encoding == "32FC1":
+        return image_message(np.asarray(depth, np.float32), encoding, header)
+    millimetres = np.rint(depth * np.float32(1000.0))
+    # NaN compares false; what 16 bits cannot hold is no estimate, rather than a wrong one
+    known = (millimetres >= 1.0) & (millimetres <= 65535.0)
+    return image_message(np.where(known, millimetres, 0.0).astype(np.uint16), encoding, header)
+
+
+def check_image(message: Image) -> None:
+    """MessageError unless the image is a picture whose size, step and data agree."""
+    pixel = BYTES_PER_PIXEL.get(message.encoding)
+    if pixel is None:
+        raise MessageError(
+            f"image: encoding {message.encoding!r}, expected a picture such as rgb8, bgr8, mono8 or bayer_rggb8"
+        )
+    if message.width < 1 or message.height < 1:
+        raise MessageError(f"image: size {message.width}x{message.height}, expected at least 1x1")
+    if message.step < message.width * pixel:
+        raise MessageError(
+            f"image: step {message.step}, expected at least {message.width * pixel}"
+            f" ({message.width} {message.encoding} pixels)"
+        )
+    if len(message.data) != message.step * message.height:
+        raise MessageError(
+            f"image: {len(message.data)} bytes of data, expected {message.step * message.height}"
+            f" (step {message.step} x height {message.height})"
+        )
+
+
+def image_array(message: Image) -> ImageRGB:
+    """The picture as [H, W, 3] uint8 RGB; rgb8 without row padding shares the message's memory."""
+    check_image(message)
+    encoding, height, width = message.encoding, message.height, message.width
+    if encoding in ("rgb8", "bgr8", "mono8"):
+        pixel = BYTES_PER_PIXEL[encoding]
+        rows = np.frombuffer(message.data, np.uint8).reshape(height, message.step)[:, : width * pixel]
+        if encoding == "mono8":
+            return _rgb(cv2.cvtColor(np.ascontiguousarray(rows), cv2.COLOR_GRAY2RGB))
+        image = np.ascontiguousarray(rows).reshape(height, width, 3)
+        return image if encoding == "rgb8" else _rgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    from cv_bridge import CvBridge, CvBridgeError  # absent on a bare rclpy, and rgb8 does not need it
+
+    try:
+        return _rgb(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
+    except (CvBridgeError, ValueError, KeyError, cv2.error) as error:
+        raise MessageError(f"image: encoding {encoding!r} cannot be converted to RGB: {error}") from error
+
+
+def _rgb(image: npt.NDArray[Any]) -> ImageRGB:
+    return np.ascontiguousarray(image, np.uint8)
+
+
+def _bytes_of(values: npt.NDArray[Any]) -> array.array[int]:
+    data = array.array("B")
+    if values.size:
+        data.frombytes(values.reshape(-1).view(np.uint8).data)
+    return data
+
+
+# -- camera info
+
+
+def camera_info_message(camera: CameraIntrinsics, header: Header) -> CameraInfo:
+    """plumb_bob, no binning, no region of interest; P is K of an undistorted image with the same focal
+    length.
+    """
+    matrix = camera.matrix
+    return CameraInfo(
+        header=header,
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob",
+        d=[float(value) for value in camera.distortion or (0.0,) * 5],
+        k=matrix.reshape(9),
+        r=np.eye(3).reshape(9),
+        p=np.hstack([matrix, np.zeros((3, 1))]).reshape(12),
+    )
+
+
+def camera_intrinsics(message: CameraInfo) -> CameraIntrinsics | None:
+    """Intrinsics of the image as it is; None for an uncalibrated camera (K all zero, as the message's
+    definition says).
+    """
+    k = message.k
+    if not np.any(k):
+        return None
+    if not np.all(np.isfinite(k)) or k[0] <= 0.0 or k[4] <= 0.0:
+        raise MessageError(f"camera_info: fx {k[0]}, fy {k[4]}, expected positive focal lengths in pixels")
+    distortion = tuple(float(value) for value in message.d)
+    if message.distortion_model not in ("", "plumb_bob") or len(distortion) not in (0, 4, 5):
+        raise MessageError(
+            f"camera_info: distortion_model {message.distortion_model!r} with {len(distortion)} values,"
+            " expected plumb_bob with 5 (or none)"
+        )
+    if message.binning_x > 1 or message.binning_y > 1:
+        raise MessageError(f"camera_info: binning {message.binning_x}x{message.binning_y}, expected none")
+    if not all(math.isfinite(value) for value in distortion):
+        raise MessageError("camera_info: distortion is not finite, expected 5 numbers")
+    if not any(distortion):
+        distortion = ()
+    elif len(distortion) == 4:
+        distortion = (*distortion, 0.0)
+    return CameraIntrinsics(
+        fx=float(k[0]),
+        fy=float(k[4]),
+        cx=float(k[2]),
+        cy=float(k[5]),
+        width=int(message.width),
+        height=int(message.height),
+        distortion=distortion,
+    )
+
+
+# -- point clouds
+
+
+def cloud_message(points: npt.NDArray[Any], header: Header) -> PointCloud2:
+    """A structured array, [H, W] organised or [N] compact, its fields as they lie in memory; one copy."""
+    points = np.ascontiguousarray(points)
+    height, width = points.shape if points.ndim == 2 else (1, points.shape[0])
+    step = points.dtype.itemsize
+    return PointCloud2(
+        header=header,
+        height=height,
+        width=width,
+        fields=[
+            PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind], count=1)
+            for name, (kind, offset) in _layout(points.dtype).items()
+        ],
+        is_bigendian=False,
+        point_step=step,
+        row_step=step * width,
+        data=_bytes_of(points),
+        is_dense=bool(np.isfinite(points["z"]).all()),
+    )
+
+
+def _layout(dtype: np.dtype[Any]) -> dict[str, tuple[np.dtype[Any], int]]:
+    assert dtype.fields is not None
+    return {name: (dtype.fields[name][0], dtype.fields[name][1]) for name in dtype.names or ()}
+
+
+# -- slices and stacks
+
+
+def slice_message(
+    image: npt.NDArray[np.uint8], camera: CameraIntrinsics, focus: msgs.FocusState
+) -> msgs.FocalSlice:
+    """One message from an image, its intrinsics and its focus, whose header all of them take."""
+    header = focus.header
+    return msgs.FocalSlice(
+        header=header,
+        image=picture_message(image, header),
+        camera_info=camera_info_message(camera, header),
+        focus=focus,
+    )
+
+
+def check_slice(message: msgs.FocalSlice) -> None:
+    """MessageError unless image, camera_info and focus can be used; cheap, no pixel is touched."""
+    check_image(message.image)
+    if not math.isfinite(message.focus.focus_diopters):
+        raise MessageError(
+            f"focus: focus_diopters {message.focus.focus_diopters}, expected a finite number of 1/m"
+        )
+    info, image = message.camera_info, message.image
+    if (info.width or info.height) and (info.width, info.height) != (image.width, image.height):
+        raise MessageError(
+            f"camera_info: size {info.width}x{info.height}, expected the image's, {image.width}x{image.height}"
+        )
+    camera_intrinsics(info)
+
+
+def focal_slice(message: msgs.FocalSlice) -> FocalSlice:
+    """The slice; an rgb8 image shares the message's memory."""
+    check_slice(message)
+    return FocalSlice(
+        image=image_array(message.image),
+        focus_diopters=float(message.focus.focus_diopters),
+        stamp_ns=from_time(message.header.stamp),
+        camera=camera_intrinsics(message.camera_info),
+    )
+
+
+def stack_message(
+    slices: list[msgs.FocalSlice], lens: ThinLens | None, reference: int = 0
+) -> msgs.FocalStack:
+    """A stack whose header is that of the slice `reference`."""
+    message = msgs.FocalStack(header=slices[reference].header, slices=slices)
+    if lens is not None:
+        message.focal_length_mm = float(lens.focal_length_mm)
+        message.f_number = float(lens.f_number)
+        message.pixel_pitch_um = float(lens.pixel_pitch_um)
+    return message
+
+
+def focal_stack(message: msgs.FocalStack, name: str = "stack") -> FocalStack:
+    """The stack; MessageError for a slice that cannot be used, StackError for slices that make no stack."""
+    values = (message.focal_length_mm, message.f_number, message.pixel_pitch_um)
+    known = all(math.isfinite(value) and value > 0.0 for value in values)
+    return stack_of(message.slices, ThinLens(*(float(value) for value in values)) if known else None, name)
+
+
+def stack_of(
+    slices: Sequence[msgs.FocalSlice], lens: ThinLens | None = None, name: str = "sweep"
+) -> FocalStack:
+    """A stack of received slices; without a lens it is what their blur_px_per_diopter says, if they do."""
+    read = [focal_slice(message) for message in slices]
+    if lens is None and slices:
+        middle = len(slices) // 2
+        lens = equivalent_lens(read[middle].camera, float(slices[middle].focus.blur_px_per_diopter))
+    return FocalStack(slices=tuple(read), lens=lens, name=name)
+
+
+def equivalent_lens(camera: CameraIntrinsics | None, blur_px_per_diopter: float) -> ThinLens | None:
+    """A lens that blurs and magnifies as the message says, None if that is unknown.
+
+    The two figures leave the focal length open, which then only sets how the blur grows with the focus (0.4 %
+    per diopter).
+    """
+    if camera is None or not math.isfinite(blur_px_per_diopter) or blur_px_per_diopter <= 0.0:
+        return None
+    focal_length_mm = 4.0
+    aperture_mm = 1e3 * blur_px_per_diopter / camera.fx
+    return ThinLens(focal_length_mm, focal_length_mm / aperture_mm, focal_length_mm * 1e3 / camera.fx)

@@ -1,0 +1,138 @@
+"""The parameters of both nodes: every default, description, unit and range of the graph stands in a
+dataclass.
+
+`NODES` says which dataclasses a node declares and under which prefix; the nodes, the check of parameter
+files, `config/depth.yaml` and docs/parameters.md all follow it. Nothing here needs rclpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hybriddepth_ros.cameras import camera_config_type, camera_names
+from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros.estimator import EstimatorOptions
+from hybriddepth_ros.parameters import parameter
+from hybriddepth_ros.point_cloud import PointCloudOptions
+
+
+@dataclass(frozen=True)
+class FocusSweepParameters:
+    """What `focus_sweep` sweeps over, and with which camera."""
+
+    camera: str = parameter("simulated", f"camera to open, by its driver's name: {', '.join(camera_names())}")
+    frame_id: str = parameter(
+        "focus_camera_optical_frame", "optical frame of the camera (REP 103), in every header"
+    )
+    focus_diopters: tuple[float, ...] = parameter(
+        (),
+        "focus positions to sweep, in this order; empty = what the camera itself suggests, else near_distance"
+        " to far_distance in slice_count even steps",
+        unit="1/m",
+        minimum=-5.0,
+        maximum=50.0,
+    )
+    near_distance: float = parameter(
+        0.3, "nearest focus of a planned sweep", unit="m", minimum=0.02, maximum=100.0
+    )
+    far_distance: float = parameter(
+        3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
+    )
+    slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=16)
+    queue_size: int = parameter(
+        10, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=1000
+    )
+    reopen_delay_max: float = parameter(
+        10.0,
+        "longest wait between attempts to reopen a camera that failed; the first comes after 0.25 s",
+        unit="s",
+        minimum=0.25,
+        maximum=600.0,
+        dynamic=True,
+    )
+    autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
+
+    def __post_init__(self) -> None:
+        camera_config_type(self.camera)
+        if len(self.focus_diopters) == 1:
+            raise ParameterError("focus_diopters: expected at least 2 positions, or none, got 1")
+        if self.far_distance and self.far_distance <= self.near_distance:
+            raise ParameterError(
+                f"far_distance: expected more than near_distance ({self.near_distance:g} m) or 0 (infinity),"
+                f" got {self.far_distance:g}"
+            )
+
+
+@dataclass(frozen=True)
+class DepthParameters:
+    """What `depth` listens to, which model it runs and how it publishes."""
+
+    model: str = parameter("classical", "depth model, by its name")
+    device: str = parameter(
+        "auto", "where the model runs: auto (cuda if there is one), cpu, cuda, cuda:1 ..."
+    )
+    input: str = parameter(
+        "slices",
+        "slices: `slice`, one message each; topics: `image_raw`, `camera_info` and `focus`, joined by stamp",
+        choices=("slices", "topics"),
+    )
+    input_reliability: str = parameter(
+        "best_effort",
+        "reliability of the subscriptions; best_effort takes what any publisher offers",
+        choices=("best_effort", "reliable"),
+    )
+    input_queue_size: int = parameter(
+        16, "slices that wait for this node, about two sweeps; older ones are lost", minimum=1, maximum=1000
+    )
+    sync_slop: float = parameter(
+        0.0,
+        "stamps that may differ within one slice with `input: topics`; 0 = they must be equal",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    min_slices: int = parameter(
+        0,
+        "use a sweep of which slices are missing if it has at least so many; 0 = drop it",
+        minimum=0,
+        maximum=16,
+        dynamic=True,
+    )
+    stack_queue_size: int = parameter(
+        1,
+        "stacks that wait while one is estimated; the newest wins, the others are dropped and counted",
+        minimum=1,
+        maximum=2,
+    )
+    output_queue_size: int = parameter(
+        5, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=100
+    )
+    depth_encoding: str = parameter(
+        "32FC1",
+        "depth/image_rect as 32FC1 (metres, NaN = no estimate) or 16UC1 (millimetres, 0 = no estimate)",
+        choices=("32FC1", "16UC1"),
+        dynamic=True,
+    )
+    save_directory: str = parameter(
+        "hybriddepth_saved", "folder that ~/save writes the last estimate into", dynamic=True
+    )
+    autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
+
+
+Groups = tuple[tuple[str, type], ...]  # (prefix or "", parameter dataclass)
+
+
+def parameter_groups(node: str) -> Groups:
+    """The dataclasses that a node declares, each with the prefix of its parameters' names."""
+    if node == "focus_sweep":
+        return (("", FocusSweepParameters), *((name, camera_config_type(name)) for name in camera_names()))
+    if node == "depth":
+        return (("", DepthParameters), ("", EstimatorOptions), ("points", PointCloudOptions))
+    raise ParameterError(f"unknown node {node!r}, expected one of {', '.join(NODES)}")
+
+
+NODES = ("focus_sweep", "depth")
+
+
+def full_name(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,112 @@
+"""Running nodes: an executor that outlives a callback's exception, and the `main` that both nodes share."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.logging import get_logger
+
+from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.ros.diagnostics import LogThrottle
+from hybriddepth_ros.ros.lifecycle import ManagedNode
+
+CLOSE_TIMEOUT_S = (
+    1.5  # a Ctrl-C is to be over within two seconds, even if a model is in the middle of an estimate
+)
+
+
+class Spinner:
+    """Nodes in a MultiThreadedExecutor in a background thread; `close` stops and destroys them, once."""
+
+    def __init__(self, nodes: Sequence[ManagedNode], context: Context, threads: int = 3) -> None:
+        self._nodes = list(nodes)
+        self._context = context
+        self._executor = MultiThreadedExecutor(num_threads=threads, context=context)
+        for node in self._nodes:
+            self._executor.add_node(node)
+        self._closing = threading.Event()
+        self._throttle = LogThrottle()
+        self._close_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._spin, name="executor", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Within two seconds; safe to call again, from any thread."""
+        with self._close_lock:
+            if self._closing.is_set():
+                return
+            deadline = time.monotonic() + CLOSE_TIMEOUT_S
+            stopping = threading.Thread(target=self._stop_nodes, name="stop_nodes", daemon=True)
+            stopping.start()
+            stopping.join(CLOSE_TIMEOUT_S)
+            self._closing.set()
+            self._executor.shutdown()
+            self._thread.join(max(deadline - time.monotonic(), 0.2))
+            pool = getattr(
+                self._executor, "_executor", None
+            )  # MultiThreadedExecutor of Jazzy leaves its threads
+            if pool is not None:
+                pool.shutdown(wait=False)
+            if not stopping.is_alive() and not self._thread.is_alive():
+                for node in self._nodes:
+                    node.destroy_node()
+            self._context.try_shutdown()
+
+    def _stop_nodes(self) -> None:
+        for node in self._nodes:
+            try:
+                node.stop()
+            except Exception as error:
+                node.get_logger().warning(f"while stopping: {error}")
+
+    def _spin(self) -> None:
+        while self._context.ok() and not self._closing.is_set():
+            try:
+                self._executor.spin_once()
+            except ExternalShutdownException:
+                return
+            except Exception as error:
+                if self._closing.is_set() or not self._context.ok():
+                    return
+                # also an entity that was destroyed between being ready and being taken (InvalidHandle)
+                line = self._throttle.pass_through(type(error).__name__, f"{type(error).__name__}: {error}")
+                if line:
+                    get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
+
+
+def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | None = None) -> int:
+    """Spin one node until SIGINT or SIGTERM; the exit code. A second Ctrl-C, as `ros2 launch` sends, changes
+    nothing.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    context = Context()
+    context.init(args=list(sys.argv if arguments is None else arguments))
+    try:
+        node = make_node(context=context)
+    except HybridDepthError as error:
+        context.try_shutdown()
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    spinner = Spinner([node], context)
+    starting = threading.Thread(target=_autostart, args=(node,), name="autostart", daemon=True)
+    if node.autostart:
+        starting.start()
+    while not stop.wait(0.5) and context.ok():
+        pass
+    spinner.close()
+    return 0
+
+
+def _autostart(node: ManagedNode) -> None:
+    # the transition has logged it; a camera that comes later can be configured by hand
+    with contextlib.suppress(HybridDepthError):
+        node.start()

@@ -1,0 +1,65 @@
+"""A thread that always works on the newest item: a robot wants the present, not a backlog."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class NewestFirstWorker(Generic[Item]):
+    """Runs `work(item)` in one thread; `offer` never blocks and pushes the oldest waiting item out when full.
+
+    `on_error` is called with what `work` raised; the thread goes on.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Item], None],
+        on_error: Callable[[Exception], None],
+        capacity: int = 1,
+        name: str = "worker",
+    ) -> None:
+        self._work = work
+        self._on_error = on_error
+        self._waiting: deque[Item] = deque()
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def offer(self, item: Item) -> int:
+        """Queue an item; returns how many older ones had to go."""
+        with self._changed:
+            self._waiting.append(item)
+            dropped = max(len(self._waiting) - self._capacity, 0)
+            for _ in range(dropped):
+                self._waiting.popleft()
+            self._changed.notify()
+        return dropped
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Drop what waits and end the thread after the item in hand."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                item = self._waiting.popleft()
+            try:
+                self._work(item)
+            except Exception as error:
+                self._on_error(error)
+            del item  # an image held while waiting for the next is memory held for nothing
