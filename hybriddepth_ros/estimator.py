@@ -47,6 +47,13 @@ class EstimatorOptions:
     max_depth: float = parameter(
         20.0, "farther estimates are no estimate", unit="m", minimum=0.1, maximum=1000.0, dynamic=True
     )
+    max_relative_sigma: float = parameter(
+        0.5,
+        "an estimate whose 1 sigma exceeds this share of its depth is no estimate",
+        minimum=0.001,
+        maximum=10.0,
+        dynamic=True,
+    )
     max_sigma_diopters: float = parameter(
         0.25,
         "an estimate less certain than this (1 sigma) is no estimate",
@@ -143,11 +150,16 @@ def reference_index(stack: FocalStack, rule: str) -> int:
     return int(np.argsort(stack.focus_diopters, kind="stable")[len(stack.slices) // 2])
 
 
+def to_grey(image: ImageRGB) -> npt.NDArray[np.uint8]:
+    """[H, W] uint8 luma of an RGB image."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions) -> Registration:
     """Register all slices to the reference slice, with the breathing that the camera knows of."""
     if not options.register:
         return Registration.identity(len(stack.slices), reference)
-    greys = [cv2.cvtColor(s.image, cv2.COLOR_RGB2GRAY) for s in stack.slices]
+    greys = [to_grey(s.image) for s in stack.slices]
     focal = [s.camera.fx if s.camera else 0.0 for s in stack.slices]
     magnifications = [f / focal[reference] for f in focal] if all(f > 0.0 for f in focal) else None
     max_residual_px = options.max_residual * greys[0].shape[1]
@@ -155,8 +167,8 @@ def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions)
     if int(registration.used.sum()) < MIN_SLICES:
         worst = ", ".join(f"{px:.1f}" for px in registration.residual_px)
         raise RegistrationError(
-            f"{stack.name}: expected at least {MIN_SLICES} slices that register within {max_residual_px:.1f} px, "
-            f"residuals are {worst} px"
+            f"{stack.name}: expected at least {MIN_SLICES} slices that register within {max_residual_px:.1f} px,"
+            f" residuals are {worst} px"
         )
     return registration
 
@@ -178,7 +190,7 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
             images[row] = image
             continue
         else:
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
             cv2.warpPerspective(
                 image,
                 transform,
@@ -214,24 +226,28 @@ def _warp_rectifying(
     points = np.stack([map_x, map_y], axis=-1)
     moved = cv2.perspectiveTransform(points, transform.astype(np.float64))
     cv2.remap(
-        image, moved[..., 0], moved[..., 1], cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REFLECT_101
+        image, moved[..., 0], moved[..., 1], cv2.INTER_CUBIC, dst=out, borderMode=cv2.BORDER_REFLECT_101
     )
     limit = np.array([width - 1, height - 1], np.float32)
-    inside: npt.NDArray[np.bool_] = ((moved >= 0.0) & (moved <= limit)).all(axis=-1)
-    return inside
+    return np.asarray(((moved >= 0.0) & (moved <= limit)).all(axis=-1), np.bool_)
 
 
 def to_metres(
     focus: FocusEstimate, options: EstimatorOptions
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Depth and sigma [H, W] float32 m, NaN where there is no estimate. sigma_z = z^2 sigma_D."""
-    depth = 1.0 / np.maximum(focus.diopters, np.float32(FARTHEST_DIOPTERS))
-    sigma = depth * depth * focus.sigma_diopters
-    unknown = focus.sigma_diopters > options.max_sigma_diopters
-    unknown |= (depth < options.min_depth) | (depth > options.max_depth)
-    depth[unknown] = np.nan
-    sigma[unknown] = np.nan
-    return depth, sigma
+    depth = np.float32(1.0) / np.maximum(focus.diopters, np.float32(FARTHEST_DIOPTERS))
+    relative_sigma = depth * focus.sigma_diopters  # sigma_z / z = z sigma_D
+    sigma = depth * relative_sigma
+    known = (focus.sigma_diopters <= options.max_sigma_diopters) & (
+        relative_sigma <= options.max_relative_sigma
+    )
+    known &= (depth >= options.min_depth) & (depth <= options.max_depth)
+    nan = np.float32(np.nan)
+    return (
+        np.where(known, depth, nan).astype(np.float32, copy=False),
+        np.where(known, sigma, nan).astype(np.float32, copy=False),
+    )
 
 
 class _Stopwatch:

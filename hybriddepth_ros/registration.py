@@ -14,12 +14,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 Float64 = npt.NDArray[np.float64]
 
 FINEST_WIDTH_PX = 640  # the finest level is half the image, but at most this wide: 0.05 px there are enough
@@ -158,7 +159,7 @@ def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
     return float(slopes[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
 
 
-def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Float32]:
+def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Floats]:
     """Finest level first. Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture
     is.
     """
@@ -176,7 +177,7 @@ def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Float32]:
 
 
 def _coarse_to_fine(
-    reference: list[Float32], moving: list[Float32], start: Float64, prior_sigma: Float64
+    reference: list[Floats], moving: list[Floats], start: Float64, prior_sigma: Float64
 ) -> Float64:
     """The motion in normalised coordinates, from the coarsest level up; `start` where there is no level to
     use.
@@ -200,7 +201,7 @@ def _coarse_to_fine(
 
 
 def _align_level(
-    reference: Float32, moving: Float32, homography: Float64, prior_sigma: Float64, expected_scale: float
+    reference: Floats, moving: Floats, homography: Float64, prior_sigma: Float64, expected_scale: float
 ) -> _Fit:
     """Refine the motion at one level: warp, make the blur equal, then measure tiles and fit, a few times
     over.
@@ -238,7 +239,7 @@ class _TileGradients:
     about.
     """
 
-    def __init__(self, image: Float32, tiles: tuple[int, int]) -> None:
+    def __init__(self, image: Floats, tiles: tuple[int, int]) -> None:
         self._image, self._tiles = image, tiles
         self._x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
         self._y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
@@ -255,8 +256,8 @@ class _TileGradients:
         self._xx, self._xy, self._yy = xx + floor, xy, yy + floor
         self._inverse = 1.0 / (self._xx * self._yy - xy * xy)
 
-    def displacements(self, warped: Float32) -> tuple[Float64, Float64]:
-        """Displacement [T, 2] (normalised) that is left to the warped image, and the correlation with it [T]."""
+    def displacements(self, warped: Floats) -> tuple[Float64, Float64]:
+        """Displacement [T, 2] (normalised) that is left to the warped image, and their correlation [T]."""
         difference = self._image - warped
         xt, yt = _tile_mean(self._x * difference, self._tiles), _tile_mean(self._y * difference, self._tiles)
         step = np.stack([self._yy * xt - self._xy * yt, self._xx * yt - self._xy * xt], axis=1)
@@ -266,17 +267,18 @@ class _TileGradients:
         return step_px / (0.5 * warped.shape[1]), correlation
 
 
-def _tile_mean(image: Float32, tiles: tuple[int, int]) -> Float64:
-    return cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
+def _tile_mean(image: Floats, tiles: tuple[int, int]) -> Float64:
+    return np.asarray(cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel(), np.float64)
 
 
-def _warp(image: Float32, homography: Float64) -> Float32:
+def _warp(image: Floats, homography: Float64) -> Floats:
     height, width = image.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     transform = _to_pixels(homography, width, height)
-    return cv2.warpPerspective(
+    warped = cv2.warpPerspective(
         image, transform, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
+    return np.asarray(warped, np.float32)
 
 
 def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float) -> npt.NDArray[np.bool_]:
@@ -286,7 +288,7 @@ def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float
     return inside
 
 
-def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
+def match_blur(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """Both images [H, W] with equal local sharpness: wherever one is sharper it is blurred until its
     gradients match.
 
@@ -301,11 +303,14 @@ def match_blur(first: Float32, second: Float32) -> tuple[Float32, Float32]:
     )
 
 
-def _blur_levels(image: Float32) -> list[Float32]:
-    return [image if sigma == 0.0 else cv2.GaussianBlur(image, (0, 0), sigma) for sigma in BLUR_LEVELS_PX]
+def _blur_levels(image: Floats) -> list[Floats]:
+    return [
+        image if sigma == 0.0 else np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
+        for sigma in BLUR_LEVELS_PX
+    ]
 
 
-def _log_gradient_energy(image: Float32) -> Float32:
+def _log_gradient_energy(image: Floats) -> Floats:
     """Per half tile: enough to follow how blur changes over the image."""
     gradient_x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3)
     gradient_y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3)
@@ -314,15 +319,15 @@ def _log_gradient_energy(image: Float32) -> Float32:
     return np.log(cv2.blur(energy, (3, 3)) + 1e-9)
 
 
-def _at_energy(levels: list[Float32], energies: list[Float32], target: Float32) -> Float32:
+def _at_energy(levels: list[Floats], energies: list[Floats], target: Floats) -> Floats:
     """Per pixel, between the two blur levels whose energies (falling) enclose the target."""
     result = levels[0]
     for sharper, blurrier, upper, lower in zip(levels, levels[1:], energies, energies[1:], strict=False):
         share = np.clip((upper - target) / np.maximum(upper - lower, 1e-6), 0.0, 1.0)
         if share.max() <= 0.0:
             break
-        share = cv2.resize(share, sharper.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        result = result + share * (blurrier - sharper)
+        full_share = cv2.resize(share, sharper.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        result = result + full_share * (blurrier - sharper)
     return result
 
 
@@ -389,6 +394,6 @@ def _to_pixels(homography: Float64, width: int, height: int) -> Float64:
     return to_pixels @ homography @ np.linalg.inv(to_pixels)
 
 
-def _correlation(reference: Float32, moving: Float32, homography: Float64) -> float:
+def _correlation(reference: Floats, moving: Floats, homography: Float64) -> float:
     warped = _warp(moving, homography)
     return float((reference * warped).sum() / (np.linalg.norm(reference) * np.linalg.norm(warped) + 1e-9))

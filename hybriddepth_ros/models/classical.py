@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.focus_response import BANDS, BLUR_STEP_PX, energy_response
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 
 CANDIDATES = 48  # inverse depths at which the likelihood is computed
 BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends of the sweep
@@ -37,6 +38,12 @@ GUIDE_RADIUS = 4  # [grid px]
 GUIDE_EPSILON = 0.03**2  # an edge is what changes the guide by more than 3 % of its range
 UNCOVERED_SIGMA_FACTOR = 2.0
 
+# Sigma's two constants were fitted to rendered stacks with known depth (likelihood and coverage): the width of
+# the focus curve is too careful, but at a depth edge the window sees both sides, and part of the step between
+# them is in doubt.
+SIGMA_SCALE = 0.6
+EDGE_SHARE = 0.3
+
 
 class Classical:
     """The classical model: `model: classical`. Runs on the CPU, whatever the device asked for."""
@@ -45,46 +52,46 @@ class Classical:
         self.device = "cpu"
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
-        """FocusEstimate at full resolution; source: DESIGN of this package, see the module's text."""
-        greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in stack.images]
+        """FocusEstimate at full resolution; sources in the module's text."""
+        greys = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in stack.images]
         energies = focus_energies(greys)  # [S, BANDS, h, w]
         noise = noise_floor(energies)
         optics = find_optics(energies, noise, stack.focus_diopters, stack.blur_px_per_diopter)
         diopters, variance = fit_response(energies, noise, stack.focus_diopters, optics)
         full_guide = _sharpest(greys, energies)
-        height, width = full_guide.shape
-        guide = cv2.resize(full_guide, diopters.shape[::-1], interpolation=cv2.INTER_AREA)
-        _, variance, slope, offset = smooth_along_surfaces(diopters, variance, guide)
-        slope, offset, variance = (
-            cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-            for image in (slope, offset, variance)
-        )
+        guide = _resize(full_guide, (diopters.shape[0], diopters.shape[1]), cv2.INTER_AREA)
+        surface = smooth_along_surfaces(diopters, variance, guide)
+        slope, offset, variance = (_resize(image, full_guide.shape) for image in surface)
         sigma = np.sqrt(variance)
         sigma[~stack.covered] *= UNCOVERED_SIGMA_FACTOR
-        return FocusEstimate(slope * full_guide + offset, sigma, optics.blur_px_per_diopter)
+        diopters = slope * full_guide + offset
+        return FocusEstimate(
+            diopters.astype(np.float32, copy=False),
+            sigma.astype(np.float32, copy=False),
+            optics.blur_px_per_diopter,
+        )
 
 
-def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Float32:
+def focus_energies(greys: list[npt.NDArray[np.uint8]]) -> Floats:
     """Windowed energy of the modified Laplacian [S, BANDS, h, w], h = H / GRID_PX, of S images [H, W]."""
     height, width = greys[0].shape
-    size = (max(width // GRID_PX, 1), max(height // GRID_PX, 1))
-    energies = np.empty((len(greys), BANDS, size[1], size[0]), np.float32)
+    shape = (max(height // GRID_PX, 1), max(width // GRID_PX, 1))
+    energies = np.empty((len(greys), BANDS, *shape), np.float32)
     kernel = np.array([[1.0, -2.0, 1.0]], np.float32)
     for index, grey in enumerate(greys):
         level = grey.astype(np.float32)
         for band in range(BANDS):
             if band:
-                level = cv2.resize(
-                    level, (max(width >> band, 1), max(height >> band, 1)), interpolation=cv2.INTER_AREA
-                )
+                level = _resize(level, (max(height >> band, 1), max(width >> band, 1)), cv2.INTER_AREA)
             second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
-            energy = second_x * second_x + second_y * second_y
-            energy = cv2.resize(energy, size, interpolation=cv2.INTER_AREA)
-            cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[index, band])
+            energy = np.asarray(second_x * second_x + second_y * second_y, np.float32)
+            cv2.GaussianBlur(
+                _resize(energy, shape, cv2.INTER_AREA), (0, 0), WINDOW_SIGMA, dst=energies[index, band]
+            )
     return energies
 
 
-def noise_floor(energies: Float32) -> Float32:
+def noise_floor(energies: Floats) -> Floats:
     """Energy of the noise alone in each band [BANDS]: what the least textured, most blurred places still
     show.
     """
@@ -103,7 +110,10 @@ class StackOptics:
 
 
 def find_optics(
-    energies: Float32, noise: Float32, focus_diopters: Float32, blur_px_per_diopter: float | None
+    energies: Floats,
+    noise: Floats,
+    focus_diopters: npt.NDArray[np.float32],
+    blur_px_per_diopter: float | None,
 ) -> StackOptics:
     """The lens where it is known, else the optics under which the stack's energies fit the response curve
     best.
@@ -131,8 +141,8 @@ def find_optics(
 
 
 def fit_response(
-    energies: Float32, noise: Float32, focus_diopters: Float32, optics: StackOptics
-) -> tuple[Float32, Float32]:
+    energies: Floats, noise: Floats, focus_diopters: npt.NDArray[np.float32], optics: StackOptics
+) -> tuple[Floats, Floats]:
     """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2 from energies [S, BANDS, h, w]."""
     height, width = energies.shape[2:]
     cost, candidates = _likelihood(energies, noise, focus_diopters, optics)  # [P, C]
@@ -162,8 +172,8 @@ def fit_response(
 
 
 def _likelihood(
-    energies: Float32, noise: Float32, focus_diopters: Float32, optics: StackOptics
-) -> tuple[Float32, Float32]:
+    energies: Floats, noise: Floats, focus_diopters: npt.NDArray[np.float32], optics: StackOptics
+) -> tuple[Floats, Floats]:
     """Minus twice the log likelihood [P, C] of each candidate inverse depth [C] for energies [S, BANDS, h,
     w].
 
@@ -194,18 +204,15 @@ def _likelihood(
 
 
 @lru_cache(maxsize=256)
-def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[Float32, Float32]:
+def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[Floats, Floats]:
     """Expected, centred log energies [SNR_CLASSES, S * BANDS, C] and the candidates [C] 1/m."""
     focus = np.array(focus_diopters)
     spacing = (focus.max() - focus.min()) / max(len(focus) - 1, 1)
     nearest, farthest = focus.max() + BEYOND_SWEEP * spacing, focus.min() - BEYOND_SWEEP * spacing
     candidates = np.linspace(max(farthest, min(0.0, float(focus.min()))), nearest, CANDIDATES)
     diameters, response = energy_response(optics.in_focus_blur_px)
-    row = np.clip(
-        np.abs(candidates[None, :] - focus[:, None]) * optics.blur_px_per_diopter / BLUR_STEP_PX,
-        0,
-        len(diameters) - 1.001,
-    )
+    defocus_px = np.abs(candidates[None, :] - focus[:, None]) * optics.blur_px_per_diopter
+    row = np.clip(defocus_px / BLUR_STEP_PX, 0, len(diameters) - 1.001)
     low = row.astype(int)
     share = (row - low)[..., None]
     energy = response[low] * (1.0 - share) + response[low + 1] * share  # [S, C, BANDS]
@@ -213,52 +220,57 @@ def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[
     templates = []
     for k in range(SNR_CLASSES):
         signal = 0.1 * 3.0**k
-        logs = np.log(
-            energy * signal / energy.max(axis=0, keepdims=True) + 2.0
-        )  # noise in the image and added to it
+        # The noise counts twice: the image has it, and `_likelihood` adds it again to keep the logarithm tame.
+        logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)
         logs -= logs.mean(axis=0, keepdims=True)
         templates.append((logs * weights).transpose(0, 2, 1).reshape(len(focus) * BANDS, CANDIDATES))
     return np.stack(templates).astype(np.float32), candidates.astype(np.float32)
 
 
-def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Float32) -> Float32:
+def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Floats) -> Floats:
     """A quick all-in-focus grey image [H, W] 0..1, for guiding only."""
     height, width = greys[0].shape
-    result = greys[0].astype(np.float32)
+    result: Floats = greys[0].astype(np.float32)
     most = energies[0, 1]
     for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
-        share = cv2.resize(most / (most + energy), (width, height), interpolation=cv2.INTER_LINEAR)
-        share = (
-            share * share * share * (share * (6.0 * share - 15.0) + 10.0)
-        )  # smoothstep: mostly one or the other
-        result = grey + share * (result - grey)
+        share = _resize(most / (most + energy), (height, width))
+        share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # mostly one or the other
+        sharp = grey.astype(np.float32)
+        result = sharp + share * (result - sharp)
         most = np.maximum(most, energy)
     return result * np.float32(1.0 / 255.0)
 
 
-def smooth_along_surfaces(
-    diopters: Float32, variance: Float32, guide: Float32
-) -> tuple[Float32, Float32, Float32, Float32]:
-    """Guided filter with inverse-variance weights: (diopters, variance, slope, offset), all [h, w].
+def smooth_along_surfaces(diopters: Floats, variance: Floats, guide: Floats) -> tuple[Floats, Floats, Floats]:
+    """Guided filter with inverse-variance weights: (slope, offset, variance), all [h, w].
 
     slope * guide + offset is the local linear model, which gives the estimate at any resolution of the guide.
     The errors of neighbours are correlated, so that averaging does not divide the variance; disagreement
-    among them adds to it.
+    among them adds to it, and so does a depth edge nearby.
     """
+    side = 2 * GUIDE_RADIUS + 1
 
-    def mean(image: Float32) -> Float32:
-        return cv2.boxFilter(image, -1, (2 * GUIDE_RADIUS + 1, 2 * GUIDE_RADIUS + 1))
+    def mean(image: Floats) -> Floats:
+        return np.asarray(cv2.boxFilter(image, -1, (side, side)), np.float32)
 
-    weight = 1.0 / variance
+    weight = np.float32(1.0) / variance
     total = mean(weight)
     mean_guide = mean(weight * guide) / total
     mean_diopters = mean(weight * diopters) / total
     covariance = mean(weight * guide * diopters) / total - mean_guide * mean_diopters
     guide_variance = np.maximum(mean(weight * guide * guide) / total - mean_guide**2, 0.0)
-    slope = covariance / (guide_variance + GUIDE_EPSILON)
+    slope = covariance / (guide_variance + np.float32(GUIDE_EPSILON))
     offset = mean_diopters - slope * mean_guide
     smoothing = mean(total)
     slope, offset = mean(slope * total) / smoothing, mean(offset * total) / smoothing
     smooth = slope * guide + offset
     scatter = mean(weight * (diopters - smooth) ** 2) / total
-    return smooth, 1.0 / total + scatter, slope, offset
+    window = np.ones((side, side), np.uint8)
+    step = cv2.dilate(smooth, window) - cv2.erode(smooth, window)
+    spread = SIGMA_SCALE**2 * (1.0 / total + scatter) + (EDGE_SHARE * step) ** 2
+    return slope, offset, np.asarray(spread, np.float32)
+
+
+def _resize(image: Floats, shape: tuple[int, ...], interpolation: int = cv2.INTER_LINEAR) -> Floats:
+    """To [H, W] = shape."""
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=interpolation), np.float32)

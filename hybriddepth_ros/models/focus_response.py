@@ -42,7 +42,7 @@ def energy_response(in_focus_blur_px: float) -> tuple[Float64, Float64]:
 
 
 def _modified_laplacian_power(fx: Float64, fy: Float64, step: int) -> Float64:
-    """Power response of Ixx^2 + Iyy^2 on the image averaged over step x step pixels and sampled at that step."""
+    """Power response of Ixx^2 + Iyy^2 on the image averaged over and sampled every step x step pixels."""
     averaged = _box_transfer(fx, step) * _box_transfer(fy, step)
     second_x = 2.0 - 2.0 * np.cos(2.0 * np.pi * step * fx)
     second_y = 2.0 - 2.0 * np.cos(2.0 * np.pi * step * fy)
