@@ -1,7 +1,7 @@
 """Pictures of depth, sigma and error: a colour per value, a scale in metres, hatching for "no estimate".
 
 Colours are even in diopters for depth (so that a focus cue's error looks alike near and far) and even in the
-value for everything else. Nothing here needs a display; matplotlib is imported when a figure is drawn.
+logarithm for sigma, which spans decades. Nothing here needs a display; matplotlib is imported on demand.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -28,42 +28,45 @@ _INK = "#24292f"
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become colours; `in_diopters` spaces the colours evenly in 1/value."""
+    """How values become colours; `spacing`: colours are even in the value, in 1/value or in its logarithm."""
 
     low: float
     high: float
     colours: str = "viridis"
     unit: str = "m"
-    in_diopters: bool = False
+    spacing: Literal["linear", "diopters", "log"] = "linear"
 
     def position(self, values: Values) -> Values:
         """0 at `low` .. 1 at `high`, clipped; NaN stays NaN."""
-        if self.in_diopters:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values = 1.0 / np.asarray(values, np.float32)
-            low, high = 1.0 / self.low, 1.0 / self.high
-        else:
-            low, high = self.low, self.high
-        return np.clip((values - low) / (high - low), 0.0, 1.0)
+        low, high = self._even(np.array([self.low, self.high]))
+        return np.clip((self._even(values) - low) / (high - low), 0.0, 1.0)
 
     def value(self, position: Values) -> Values:
         """The inverse of `position`."""
-        if self.in_diopters:
-            return 1.0 / (1.0 / self.low + position * (1.0 / self.high - 1.0 / self.low))
-        return self.low + position * (self.high - self.low)
+        low, high = self._even(np.array([self.low, self.high]))
+        even = low + position * (high - low)
+        if self.spacing == "log":
+            return np.exp(even)
+        return 1.0 / even if self.spacing == "diopters" else even
+
+    def _even(self, values: Values) -> Values:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.spacing == "log":
+                return np.log(values)
+            return 1.0 / values if self.spacing == "diopters" else values
 
 
 def depth_scale(*depths: Values) -> Scale:
     """One scale for all given depths [m]: 1st to 99th percentile of what is known."""
     known = np.concatenate([d[np.isfinite(d) & (d > 0)].ravel() for d in depths])
     low, high = _limits(known, default=(0.5, 5.0))
-    return Scale(max(low, 1e-3), high, "viridis_r", "m", in_diopters=True)
+    return Scale(low, high, "viridis_r", spacing="diopters")
 
 
 def sigma_scale(sigma: Values) -> Scale:
-    """From zero to the 98th percentile of what is known [m]."""
-    known = sigma[np.isfinite(sigma)]
-    return Scale(0.0, _limits(known, default=(0.0, 0.1))[1], "magma", "m")
+    """Logarithmic, since sigma spans decades: it grows with the square of the depth [m]."""
+    low, high = _limits(sigma[np.isfinite(sigma) & (sigma > 0)], default=(0.001, 0.1))
+    return Scale(low, max(high, 2.0 * low), "magma", spacing="log")
 
 
 def relative_error_scale(limit: float = 0.10) -> Scale:
@@ -87,8 +90,8 @@ def colourise(values: Values, scale: Scale) -> ImageRGB:
     missing = ~np.isfinite(values)
     index = np.where(missing, 0, np.nan_to_num(position) * 255).astype(np.uint8)
     picture = table[index]  # [H, W, 3]
-    row, column = np.indices(values.shape, sparse=True)
-    stripe = (row + column) % _HATCH_PERIOD_PX < _HATCH_PERIOD_PX // 2
+    diagonal = np.add.outer(np.arange(values.shape[0]), np.arange(values.shape[1]))  # [H, W]
+    stripe = diagonal % _HATCH_PERIOD_PX < _HATCH_PERIOD_PX // 2
     picture[missing] = np.where(stripe, HATCH_LIGHT, HATCH_DARK)[missing][:, None]
     return np.ascontiguousarray(picture)
 
@@ -107,9 +110,9 @@ def depth_panel(title: str, depth: Values, scale: Scale | None = None) -> Panel:
     return Panel(title, depth, scale or depth_scale(depth))
 
 
-def sigma_panel(title: str, sigma: Values) -> Panel:
-    """1 sigma [m]."""
-    return Panel(title, sigma, sigma_scale(sigma))
+def sigma_panel(title: str, sigma: Values, scale: Scale | None = None) -> Panel:
+    """1 sigma [m], or the size of an error on the scale of its sigma."""
+    return Panel(title, sigma, scale or sigma_scale(sigma))
 
 
 def error_panel(title: str, relative: Values) -> Panel:
@@ -127,8 +130,8 @@ def draw_panels(panels: Sequence[Panel], title: str = "", columns: int = 2, widt
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     picture_in, bar_in = width_in * height / width, 0.12
-    figure = Figure(figsize=(columns * width_in, rows * (picture_in + 1.0) + (0.4 if title else 0)), dpi=110)
-    figure.set_layout_engine("constrained")
+    figure = Figure(figsize=(columns * width_in, rows * (picture_in + 0.85) + (0.4 if title else 0)), dpi=110)
+    figure.set_layout_engine("constrained", wspace=0.04)
     if title:
         figure.suptitle(title, color=_INK, fontsize=12)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[picture_in, bar_in] * rows)

@@ -58,8 +58,8 @@ class BagRecorder:
     """Subscribes to topics on the caller's node and writes them to a new MCAP bag, in a thread of its own.
 
     Subscriber callbacks only queue the serialised bytes. When the disk is slower than the topics and
-    `queue_bytes` are waiting, the newest message is dropped and counted. `close` may be called twice; it always
-    leaves a readable bag.
+    `queue_bytes` are waiting, the newest message is dropped and counted. `close` may be called twice and
+    always leaves a readable bag.
     """
 
     def __init__(
@@ -314,6 +314,17 @@ def read_bag(
             if wanted is None or stamp_ns in wanted:
                 message = reader.deserialize(data, connection.msgtype)
                 yield BagMessage(connection.topic, stamp_ns, received_ns, message)
+
+
+def read_stamps(path: Path, topics: Sequence[str]) -> dict[str, dict[int, int]]:
+    """Topic -> header stamp -> time of receipt [ns] of the messages with a header, which are not decoded."""
+    found: dict[str, dict[int, int]] = {}
+    with _reader(path) as reader:
+        connections = [c for c in reader.connections if c.topic in topics and _has_header(reader, c)]
+        if connections:
+            for connection, received_ns, data in reader.messages(connections=connections):
+                found.setdefault(connection.topic, {})[header_stamp_ns(data)] = received_ns
+    return found
 
 
 @contextlib.contextmanager

@@ -1,0 +1,85 @@
+"""`hybriddepth run`: the graph that depth.launch.py starts, in this process."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hybriddepth_ros.commands.options import by_node, parse_assignments
+from hybriddepth_ros.commands.status import StatusLine, describe
+from hybriddepth_ros.commands.stopping import stop_on_signals
+
+
+def run(
+    params_file: Annotated[
+        Path | None,
+        typer.Option("--params-file", help="ROS parameter file of both nodes, such as config/depth.yaml."),
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="Camera to open, by its driver's name.")
+    ] = None,
+    stack: Annotated[
+        Path | None, typer.Option("--stack", metavar="STACK", help="Replay this focal stack as the camera.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Depth model, by its name.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", help="Namespace of both nodes.")] = "focus_camera",
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", min=0.0, help="Stop after so many seconds.  [default: Ctrl-C]"),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            metavar="NODE.NAME:=VALUE",
+            help="A parameter (depth.max_depth:=5, focus_sweep.simulated.seed:=3), stronger than the file; "
+            "may be repeated.",
+        ),
+    ] = None,
+) -> int:
+    """Run the focus_sweep and depth nodes in this process, without ros2 launch.
+
+    ROS_DOMAIN_ID and the discovery settings of the environment hold. Ends with Ctrl-C, or after --seconds.
+    """
+    with stop_on_signals() as stop:
+        overrides = _overrides(camera, stack, model, device, parameter)
+        from hybriddepth_ros.ros.graph import DepthGraph
+
+        graph = DepthGraph(params_file, overrides, namespace, stop_event=stop.event)
+        with graph, StatusLine() as status:
+            end = None if seconds is None else time.monotonic() + seconds
+            while not stop and graph.context.ok():
+                if end is not None and time.monotonic() >= end:
+                    break
+                graph.wait(timeout=0.2)
+                if status.due:
+                    status.show(describe(graph))
+        # SIGTERM is how a service manager ends what is to run for ever: no failure
+        return 0 if stop.signal_number == signal.SIGTERM else stop.exit_code
+
+
+def _overrides(
+    camera: str | None, stack: Path | None, model: str | None, device: str | None, parameter: list[str] | None
+) -> dict[str, dict[str, Any]]:
+    """Node -> parameter -> value; `-p` is stronger than the other options."""
+    overrides: dict[str, dict[str, Any]] = {"focus_sweep": {}, "depth": {}}
+    if stack is not None:
+        from hybriddepth_ros.focal_stack import FocalStack
+
+        FocalStack.load(stack)  # refused here, with its reason, rather than by a node
+        overrides["focus_sweep"] = {"camera": camera or "replay", "replay.stack": str(stack)}
+    elif camera is not None:
+        overrides["focus_sweep"]["camera"] = camera
+    for name, value in (("model", model), ("device", device)):
+        if value is not None:
+            overrides["depth"][name] = value
+    for node, values in by_node(parse_assignments(parameter or ()), tuple(overrides)).items():
+        overrides[node] |= values
+    return overrides
