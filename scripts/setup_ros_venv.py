@@ -57,6 +57,13 @@ FOREIGN_ENVIRONMENT = (
 )
 
 
+# The wheels' start-up hook sets the library path but not this, without which no package's share folder is found.
+AMENT_INDEX_HOOK = (
+    "import os, sys; known = os.environ.get('AMENT_PREFIX_PATH', ''); os.environ['AMENT_PREFIX_PATH'] = known "
+    "if sys.prefix in known.split(os.pathsep) else os.pathsep.join(filter(None, [sys.prefix, known]))\n"
+)
+
+
 class SetupError(Exception):
     """A set-up that cannot go on; the text is one line for the person who started it."""
 
@@ -313,6 +320,7 @@ def install_this_package(paths: Paths) -> None:
     options: list[str | Path] = ["--no-build-isolation", "--no-deps", "--editable", REPOSITORY]
     run(paths.stamps / "package.log", [*pip_install(paths), *options])
     name = "hybriddepth_ros"
+    (paths.site_packages / f"{name}_ament_index.pth").write_text(AMENT_INDEX_HOOK)
     marker = paths.venv / "share" / "ament_index" / "resource_index" / "packages" / name
     link(REPOSITORY / "resource" / name, marker)
     for entry in ("package.xml", "launch", "config", "rviz"):
@@ -324,10 +332,12 @@ def install_this_package(paths: Paths) -> None:
 
 def check_imports(paths: Paths) -> None:
     """The interfaces import; this package is found (whether it imports is for the tests to say)."""
-    modules = ["rclpy", "hybriddepth_msgs.msg", "hybriddepth_msgs.srv", "importlib.util"]
+    modules = ["rclpy", "hybriddepth_msgs.msg", "hybriddepth_msgs.srv", "ament_index_python"]
     modules += [folder.name for folder in overlay_folders()]
     code = (
-        f"import {', '.join(modules)}; assert importlib.util.find_spec('hybriddepth_ros'), 'hybriddepth_ros'"
+        f"import importlib.util, {', '.join(modules)}; "
+        "ament_index_python.get_package_share_directory('hybriddepth_ros'); "
+        "assert importlib.util.find_spec('hybriddepth_ros'), 'hybriddepth_ros is not found'"
     )
     run(paths.stamps / "check.log", [paths.python, "-c", code], cwd=Path("/"))
 
