@@ -4,8 +4,9 @@ Built only where ROS comes from PyPI, which has no cv_bridge; pure Python over O
 purpose:
 
 - planar YUV (nv12, nv21, nv24) works: the array holds all planes, the message's height is the image's;
-- a step that is no multiple of the pixel is followed to the byte; data that is too short, a number type that
-  ROS has no encoding for and a file that does not decode raise CvBridgeError, not TypeError, KeyError or None;
+- a step that is no multiple of the pixel is followed to the byte;
+- data that is too short, a number type that ROS has no encoding for and a file that does not decode raise
+  CvBridgeError, where upstream gives TypeError, KeyError and None;
 - a compressed grey or alpha image converts to the encoding that was asked for.
 """
 

@@ -201,7 +201,7 @@ def _to_bytes(values: Image) -> array[int]:
     """A copy as array('B'): a message takes that in under 1 ms for 8 MB, `bytes` or numpy in half a
     second."""
     data = array("B")
-    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data
 
 

@@ -87,7 +87,7 @@ def _stretch(image: Image, given: Encoding, shown: Encoding, low: float, high: f
 def _draw_labels(labels: Image) -> Image:
     """labels [H, W] int32 to [H, W, 3] uint8 BGR."""
     palette = _label_colors()
-    drawn = palette[labels.reshape(labels.shape[:2]) % len(palette)]
+    drawn: Image = palette[labels.reshape(labels.shape[:2]) % len(palette)]
     drawn[labels.reshape(labels.shape[:2]) == _BACKGROUND_LABEL] = 0
     return drawn
 

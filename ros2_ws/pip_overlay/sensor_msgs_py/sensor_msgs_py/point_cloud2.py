@@ -130,10 +130,11 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
             formats.append(datatype.str)
             offsets.append(field.offset + element * datatype.itemsize)
     assert len(set(names)) == len(names), f"field names repeat: {names}"
-    layout: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets}
+    layout: Any = {"names": names, "formats": formats, "offsets": offsets}
     if point_step is not None:
         layout["itemsize"] = point_step
-    return np.dtype(layout)
+    dtype: np.dtype[Any] = np.dtype(layout)
+    return dtype
 
 
 def create_cloud(
@@ -152,7 +153,7 @@ def create_cloud(
     if ORGANIZED_AS_UPSTREAM and array_points.ndim == 2:
         height, width = width, height
     data = array("B")
-    data.frombytes(np.ascontiguousarray(array_points).reshape(-1).view(np.uint8))
+    data.frombytes(np.ascontiguousarray(array_points).reshape(-1).view(np.uint8).data)
     cloud = PointCloud2(
         header=header,
         height=height,
@@ -202,7 +203,7 @@ def _point_indices(uvs: Iterable[Any], width: int) -> Array:
     if indices.size == 0:
         return np.empty(0, np.intp)
     if indices.ndim == 2:  # (column, row) pairs
-        return indices[:, 1] * width + indices[:, 0]
+        indices = indices[:, 1] * width + indices[:, 0]
     return indices
 
 
