@@ -1,7 +1,8 @@
 """What every camera with a movable focus can do, and the registry that finds one by name.
 
-A backend is one file: a frozen parameter dataclass and a :class:`FocusCamera`, joined by :func:`register_camera`.
-Importing this package imports no vendor's SDK: a backend's module is imported when its name is asked for.
+A backend is one file: a frozen parameter dataclass and a :class:`FocusCamera`, joined by
+:func:`register_camera`. Importing this package imports no vendor's SDK: a backend's module is imported when
+its name is asked for.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from hybriddepth_ros.parameters import from_mapping, nearest_name
 class CameraFrame:
     """One exposure, in the order of capture.
 
-    image [H, W, 3] uint8 RGB or [H, W] uint8 mono; exposure_start_ns and stamp_ns (mid-exposure) in the clock of
-    `time.time_ns`; focus_diopters [1/m] and actuator_position (device units) that held during the exposure;
-    camera: intrinsics at that focus; ground_truth_depth [H, W] float32 m along Z, from simulated cameras only.
+    image [H, W, 3] uint8 RGB or [H, W] uint8 mono; exposure_start_ns and stamp_ns (mid-exposure) in the clock
+    of `time.time_ns`; focus_diopters [1/m] and actuator_position (device units) that held during the
+    exposure; camera: intrinsics at that focus; ground_truth_depth [H, W] float32 m along Z, from simulated
+    cameras only.
     """
 
     image: npt.NDArray[np.uint8]
@@ -43,7 +45,7 @@ class CameraFrame:
     ground_truth_depth: npt.NDArray[np.float32] | None = None
 
 
-class FrameTimeout(CameraError):
+class FrameTimeout(CameraError):  # noqa: N818 - it says what happened, and waiting on is no error
     """No frame came within the time that `read` was given; the camera may still deliver."""
 
 
@@ -64,8 +66,8 @@ Progress = Callable[[int, int], None]  # (done, of how many)
 class FocusCamera(ABC):
     """A camera whose focus can be moved. Opened once, read in order by one thread, closed by any.
 
-    Backends raise CameraError with the device and what was expected; `read` never returns a frame twice and never
-    skips one silently: a frame that the consumer was too slow for shows as a gap in `sequence`.
+    Backends raise CameraError with the device and what was expected; `read` never returns a frame twice and
+    never skips one silently: a frame that the consumer was too slow for shows as a gap in `sequence`.
     """
 
     clock: Clock = Clock()  # what its stamps are counted in
@@ -80,12 +82,15 @@ class FocusCamera(ABC):
 
     @abstractmethod
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
-        """The next frame in order of capture; FrameTimeout after `timeout_s` without one, CameraError when closed."""
+        """The next frame in order of capture; FrameTimeout after `timeout_s`, CameraError when closed."""
 
     @abstractmethod
     def command_focus(self, focus_diopters: float) -> int:
-        """Send the lens to a focus; returns at once with the time [ns, clock of `time.time_ns`] from which the lens
-        stands still there. A frame shows that focus if its exposure began at or after this time."""
+        """Send the lens to a focus; returns at once with the time [ns] from which it stands still there.
+
+        The time is in the clock of `time.time_ns`. A frame shows that focus if its exposure began then or
+        later.
+        """
 
     @property
     @abstractmethod
@@ -104,14 +109,14 @@ class FocusCamera(ABC):
 
     @property
     def default_focus_diopters(self) -> tuple[float, ...]:
-        """The focus positions that this camera itself suggests to sweep (a replayed stack's own); empty = none."""
+        """The focus positions that this camera suggests to sweep, as a replayed stack does; empty = none."""
         return ()
 
     def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:  # noqa: B027
         """Do ahead what sweeping these positions needs (the simulated camera renders its pictures).
 
-        Called before streaming, from any thread; may take seconds, and does nothing when already done. Positions that
-        were not prepared work too, only slower.
+        Called before streaming, from any thread; may take seconds, and does nothing when already done.
+        Positions that were not prepared work too, only slower.
         """
 
     def __enter__(self) -> FocusCamera:
@@ -153,7 +158,7 @@ def camera_config_type(name: str) -> type:
 
 
 def make_camera(name: str, config: Mapping[str, Any] | object) -> FocusCamera:
-    """An unopened camera from its name and its config (an instance of its dataclass, or a mapping that is checked)."""
+    """An unopened camera from its name and its config: its dataclass, or a mapping to be checked."""
     config_type, backend = _find(name)
     if isinstance(config, Mapping):
         config = from_mapping(config_type, config, where=f"camera {name}")

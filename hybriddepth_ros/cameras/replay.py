@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from hybriddepth_ros.cameras.base import Clock, register_camera
 from hybriddepth_ros.cameras.virtual import LensMotion, Picture, SensorTiming, VirtualCamera
@@ -107,9 +106,7 @@ def _resized(
         return replace(one, camera=camera)
     new_width, new_height = options.width, max(1, round(height * options.width / width))
     sx, sy = new_width / width, new_height / height
-    image: npt.NDArray[np.uint8] = cv2.resize(
-        one.image, (new_width, new_height), interpolation=cv2.INTER_AREA
-    )
+    image = np.asarray(cv2.resize(one.image, (new_width, new_height), interpolation=cv2.INTER_AREA), np.uint8)
     # Pixel centres are whole numbers, so the image's corner lies half a pixel outside the first.
     cx, cy = (camera.cx + 0.5) * sx - 0.5, (camera.cy + 0.5) * sy - 0.5
     resized = CameraIntrinsics(

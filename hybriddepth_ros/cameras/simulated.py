@@ -1,8 +1,9 @@
-"""The camera `simulated`: a procedural desk behind a thin lens, with the timing of a real camera and the true depth.
+"""The camera `simulated`: a procedural desk behind a thin lens, timed as a real camera, with the true depth.
 
-Rendering takes longer than a frame, so the camera path is a closed loop of `loop_frames` poses whose pictures are made
-once per focus position: by `prepare` ahead of streaming, by `read` when a focus was not prepared. The noise of a
-picture is thus the same each time the loop comes round.
+A picture takes longer to render than a frame lasts. So the camera's path is a closed loop of poses whose
+pictures are made once: by `prepare` those that a sweep will show, by `read` what was not prepared. Where a
+picture of the right focus exists a few poses along the path, the camera is there instead; each frame carries
+the depth of the pose it shows. The noise of a picture is the same each time the loop comes round.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.simulation import breathing_intrinsics, desk_scene, develop, render, render_depth
 
 _FOCUS_KEY_DIGITS = 4  # focus positions closer than 1e-4 diopters share a picture
+_SNAP_FRAMES = (
+    2  # how far along its path the camera may be put to save a rendering, if the sweep is no longer than this
+)
 _SWAY_DEGREES_PER_MM = 0.035  # hand-held cameras turn as they shift
 
 
@@ -60,12 +64,9 @@ class SimulatedCameraOptions:
     motion: str = parameter(
         "sway", "Camera path: still, or a closed hand-held sway", choices=("none", "sway")
     )
-    motion_mm: float = parameter(6.0, "Amplitude of the sway", unit="mm", minimum=0.0, maximum=100.0)
+    motion_mm: float = parameter(9.0, "Amplitude of the sway", unit="mm", minimum=0.0, maximum=100.0)
     loop_frames: int = parameter(
-        24,
-        "Poses of the closed camera path; each costs one picture per focus position",
-        minimum=1,
-        maximum=1000,
+        40, "Poses of the closed path, one per frame; rounded to whole sweeps", minimum=1, maximum=10000
     )
     noise: bool = parameter(True, "Shot and read noise")
     exposure_ms: float = parameter(8.0, "Exposure time", unit="ms", minimum=0.01, maximum=10000.0)
@@ -99,7 +100,9 @@ class SimulatedCamera(VirtualCamera):
             options.focal_length_mm, options.f_number, options.focal_length_mm * 1e3 / float(fx)
         )
         self._scene = desk_scene(options.seed)
-        self._pictures = _PictureCache(options.cache_mb * 10**6)
+        self._loop_frames = options.loop_frames
+        self._snap_frames = _SNAP_FRAMES
+        self._pictures = _PictureCache(options.cache_mb * 10**6 // (options.width * options.height * (3 + 4)))
 
     @property
     def lens(self) -> ThinLens:
@@ -114,12 +117,12 @@ class SimulatedCamera(VirtualCamera):
         """Five positions, even in diopters, over the depths of the desk."""
         return tuple(float(d) for d in np.round(np.linspace(0.4, 2.4, 5), 3))
 
-    def pose(self, sequence: int) -> npt.NDArray[np.float64]:
-        """Camera to world [4, 4] m of a frame; closed after `loop_frames`."""
+    def pose(self, phase: int) -> npt.NDArray[np.float64]:
+        """Camera to world [4, 4] m at a step of the closed path."""
         pose = np.eye(4)
         if self.options.motion == "none":
             return pose
-        turn = 2 * np.pi * (sequence % self.options.loop_frames) / self.options.loop_frames
+        turn = 2 * np.pi * phase / self._loop_frames
         sway = np.array([np.sin(turn), 0.6 * np.sin(2 * turn + 0.5), 0.4 * np.sin(turn + 1.9)])
         angles = np.radians(_SWAY_DEGREES_PER_MM * self.options.motion_mm * np.roll(sway, 1))
         pose[:3, :3] = cv2.Rodrigues(angles)[0]
@@ -127,13 +130,16 @@ class SimulatedCamera(VirtualCamera):
         return pose
 
     def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:
-        keys = [(phase, _focus_key(f)) for phase in range(self.options.loop_frames) for f in focus_diopters]
-        fitting = keys[: self._pictures.capacity(self._picture_bytes)]
-        missing = [key for key in fitting if self._pictures.get(key) is None]
-        if not missing:
-            return
-        self._pictures.keep_only(set(fitting))
-        done = len(fitting) - len(missing)
+        foci = [_focus_key(f) for f in focus_diopters]
+        loop_frames = len(foci) * max(1, round(self.options.loop_frames / len(foci)))
+        if loop_frames != self._loop_frames:
+            self._loop_frames = loop_frames
+            self._pictures.clear()
+        self._snap_frames = max(_SNAP_FRAMES, len(foci) // 2)
+        self._rest(foci[0])
+        keys = [(phase, foci[phase % len(foci)]) for phase in range(loop_frames)]
+        missing = [key for key in keys if self._pictures.get(key) is None]
+        done = len(keys) - len(missing)
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="prerender") as pool:
             jobs = [pool.submit(self._picture, *key) for key in missing]
             try:
@@ -141,37 +147,48 @@ class SimulatedCamera(VirtualCamera):
                     job.result()
                     done += 1
                     if progress is not None:
-                        progress(done, len(fitting))
+                        progress(done, len(keys))
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    @property
-    def _picture_bytes(self) -> int:
-        return self.options.width * self.options.height * (3 + 4)  # RGB and the depth
-
     def _expose(self, sequence: int, lens: LensMotion) -> Picture:
-        phase = sequence % self.options.loop_frames
+        phase = sequence % self._loop_frames
         if lens.still:
-            return self._picture(phase, _focus_key(lens.mean_diopters))
+            return self._picture_nearby(phase, lens.mean_diopters) or self._picture(
+                phase, _focus_key(lens.mean_diopters)
+            )
         return self._exposed_while_moving(phase, lens)
 
     def _exposed_while_moving(self, phase: int, lens: LensMotion) -> Picture:
-        """A moving lens smears the picture over the foci that it passes: the mixture of the ends, if they are at hand."""
-        ends = [self._pictures.get((phase, _focus_key(f))) for f in (lens.first_diopters, lens.last_diopters)]
-        camera = self._intrinsics(lens.mean_diopters)
-        if ends[0] is None or ends[1] is None or lens.first_diopters == lens.last_diopters:
+        """A moving lens smears the picture over the foci that it passes; roughly a mixture of the two ends.
+
+        No sweep shows such a frame, so where the ends are at hand it is not worth rendering.
+        """
+        first = self._picture_nearby(phase, lens.first_diopters)
+        last = self._picture_nearby(phase, lens.last_diopters)
+        if first is None or last is None or lens.first_diopters == lens.last_diopters:
             return self._picture(phase, _focus_key(lens.mean_diopters))
         share = (lens.mean_diopters - lens.first_diopters) / (lens.last_diopters - lens.first_diopters)
-        image = cv2.addWeighted(ends[0].image, 1 - share, ends[1].image, share, 0.0)
+        image = np.asarray(cv2.addWeighted(first.image, 1 - share, last.image, share, 0.0), np.uint8)
+        camera = self._intrinsics(lens.mean_diopters)
         depth = render_depth(self._scene, self.pose(phase), camera)
         return Picture(image, lens.mean_diopters, camera, depth)
+
+    def _picture_nearby(self, phase: int, focus_diopters: float) -> Picture | None:
+        """The picture of this focus at the closest step of the path that has one, within a few."""
+        for distance in range(self._snap_frames + 1):
+            for step in (phase + distance, phase - distance):
+                picture = self._pictures.get((step % self._loop_frames, _focus_key(focus_diopters)))
+                if picture is not None:
+                    return picture
+        return None
 
     def _picture(self, phase: int, focus_diopters: float) -> Picture:
         key = (phase, focus_diopters)
         picture = self._pictures.get(key)
         if picture is None:
             picture = self._render(phase, focus_diopters)
-            self._pictures.put(key, picture, self._picture_bytes)
+            self._pictures.put(key, picture)
         return picture
 
     def _render(self, phase: int, focus_diopters: float) -> Picture:
@@ -192,15 +209,12 @@ def _focus_key(focus_diopters: float) -> float:
 
 
 class _PictureCache:
-    """Pictures by (phase, focus), up to a number of bytes; the one least recently used goes first. Thread-safe."""
+    """At most `capacity` pictures by (phase, focus); the one least recently used goes first. Thread-safe."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, capacity: int) -> None:
+        self._capacity = max(1, capacity)
         self._lock = threading.Lock()
         self._pictures: OrderedDict[tuple[int, float], Picture] = OrderedDict()
-
-    def capacity(self, picture_bytes: int) -> int:
-        return max(1, self._limit_bytes // picture_bytes)
 
     def get(self, key: tuple[int, float]) -> Picture | None:
         with self._lock:
@@ -208,13 +222,12 @@ class _PictureCache:
                 self._pictures.move_to_end(key)
             return self._pictures.get(key)
 
-    def put(self, key: tuple[int, float], picture: Picture, picture_bytes: int) -> None:
+    def put(self, key: tuple[int, float], picture: Picture) -> None:
         with self._lock:
             self._pictures[key] = picture
-            while len(self._pictures) > self.capacity(picture_bytes):
+            while len(self._pictures) > self._capacity:
                 self._pictures.popitem(last=False)
 
-    def keep_only(self, keys: set[tuple[int, float]]) -> None:
+    def clear(self) -> None:
         with self._lock:
-            for key in self._pictures.keys() - keys:
-                del self._pictures[key]
+            self._pictures.clear()

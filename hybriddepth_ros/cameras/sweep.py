@@ -1,7 +1,7 @@
 """The focus sweep: moves a camera's focus through a list of positions and takes one frame at each.
 
-The rule that everything rests on: a frame counts for a focus only if its exposure began when the lens already stood
-still there. Everything older is discarded and counted.
+The rule that everything rests on: a frame counts for a focus only if its exposure began when the lens already
+stood still there. Everything older is discarded and counted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _RATE_WINDOW = 60  # slices that the achieved rate is averaged over
 class SweepStatistics:
     """What a sweep has done since it was started; rates in slices per second.
 
-    frames_discarded: exposed before the lens stood still. frames_lost: gaps in the camera's sequence. frames_dropped and
-    sweeps_dropped: taken, but the reader of the queue was too slow. possible_rate_hz: what frame period, delivery and
-    settle time allow; 0 = not known yet.
+    frames_discarded: exposed before the lens stood still. frames_lost: gaps in the camera's sequence.
+    frames_dropped and sweeps_dropped: taken, but the reader of the queue was too slow. possible_rate_hz: what
+    frame period, delivery and settle time allow; 0 = not known yet.
     """
 
     slices: int = 0
@@ -66,8 +66,9 @@ class _Progress:
 class FocusSweep:
     """Sweeps an open camera through focus positions, again and again, in a thread of its own.
 
-    `read` gives the frames in order. Holding a focus, new positions and captures take effect between sweeps. The queue
-    keeps `queue_sweeps` sweeps; when the reader falls behind, the oldest sweep that it has not begun is dropped, whole.
+    `read` gives the frames in order. Holding a focus, new positions and captures take effect between sweeps.
+    The queue keeps `queue_sweeps` sweeps; when the reader falls behind, the oldest sweep that it has not
+    begun is dropped, whole.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class FocusSweep:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sweeping; returns when the camera is not read any more. The camera stays open. Safe to call twice."""
+        """Stop sweeping; returns once the camera is not read any more; it stays open. Safe to call twice."""
         self._stop.set()
         self._queue.close(None)
         thread = self._thread
@@ -119,7 +120,7 @@ class FocusSweep:
             thread.join()
 
     def read(self, timeout_s: float = 1.0) -> SweptFrame:
-        """The next frame in order; FrameTimeout after `timeout_s`, CameraError with its cause once the sweep has ended."""
+        """The next frame in order; FrameTimeout after `timeout_s`, CameraError once the sweep ended."""
         return self._queue.get(timeout_s)
 
     def __enter__(self) -> FocusSweep:
@@ -246,7 +247,8 @@ class FocusSweep:
             frame, current.sweep_id, len(current.frames), len(plan.focus_diopters), settled=True
         )
         current.frames.append(swept)
-        # The lens is sent on before anybody looks at the frame: what is left of the frame period is its time to settle.
+        # The lens is sent on before anybody looks at the frame: what is left of the frame period is its time
+        # to settle.
         if len(current.frames) == len(plan.focus_diopters):
             self._begin(self._next_plan())
         else:

@@ -27,8 +27,8 @@ class SweptFrame:
 class SweepQueue:
     """Frames in order, at most `capacity` sweeps and the one being written.
 
-    When a sweep begins and the queue is full, the oldest sweep of which nothing was read yet makes room. A sweep that
-    the reader has begun is never cut short.
+    When a sweep begins and the queue is full, the oldest sweep of which nothing was read yet makes room. A
+    sweep that the reader has begun is never cut short.
     """
 
     def __init__(self, capacity: int = 2) -> None:

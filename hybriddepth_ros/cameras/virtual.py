@@ -1,7 +1,8 @@
-"""What cameras without a device share: a free-running sensor, a lens that takes time to move, a few frame buffers.
+"""What cameras without a device share: a free-running sensor, a lens that takes time to move, frame buffers.
 
-Nothing runs in the background: when a frame is asked for, what a real sensor and lens would have done until then is
-worked out from the clock and from the focus commands. So the timing is exact, and a test may bring its own clock.
+Nothing runs in the background: when a frame is asked for, what a real sensor and lens would have done until
+then is worked out from the clock and from the focus commands. So the timing is exact, and a test may bring
+its own clock.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _TINY_MOVE_DIOPTERS = 1e-4  # a lens that is told to stay where it is does not r
 
 @dataclass(frozen=True)
 class SensorTiming:
-    """frame_rate_hz [Hz]; exposure, readout and the lens's settle time [ms]; buffers: frames kept for a slow reader."""
+    """Exposure, readout and the lens's settle time [ms]; buffers: frames kept for a slow reader."""
 
     frame_rate_hz: float
     exposure_ms: float
@@ -36,14 +37,14 @@ class SensorTiming:
         """CameraError if the sensor could not run like this."""
         if self.exposure_ms > 1e3 / self.frame_rate_hz:
             raise CameraError(
-                f"camera {camera}: expected an exposure within the frame period of {1e3 / self.frame_rate_hz:.1f} ms, "
-                f"got exposure_ms {self.exposure_ms:g}"
+                f"camera {camera}: expected exposure_ms within the frame period, "
+                f"{1e3 / self.frame_rate_hz:.1f} ms, got {self.exposure_ms:g}"
             )
 
 
 @dataclass(frozen=True)
 class LensMotion:
-    """Focus over one exposure [1/m]: where the lens stood first and last, and its mean; all equal when it stood still."""
+    """Focus over one exposure [1/m]: at its start, its end, and the mean; all equal for a lens at rest."""
 
     first_diopters: float
     last_diopters: float
@@ -68,7 +69,7 @@ class VirtualLens:
     """A lens that moves evenly from where it is to where it is sent, in `settle_ns`."""
 
     def __init__(self, focus_diopters: float, settle_ns: int) -> None:
-        self._settle_ns = settle_ns
+        self.settle_ns = settle_ns
         self._moves: deque[tuple[int, float, int, float]] = deque([(0, focus_diopters, 0, focus_diopters)])
 
     def command(self, now_ns: int, focus_diopters: float) -> int:
@@ -77,7 +78,7 @@ class VirtualLens:
         if abs(focus_diopters - here) < _TINY_MOVE_DIOPTERS and now_ns >= self._moves[-1][2]:
             arrival = now_ns
         else:
-            arrival = now_ns + self._settle_ns
+            arrival = now_ns + self.settle_ns
         self._moves.append((now_ns, here, arrival, focus_diopters))
         return arrival
 
@@ -91,7 +92,7 @@ class VirtualLens:
         return origin + (target - origin) * (time_ns - start) / (arrival - start)
 
     def motion(self, start_ns: int, end_ns: int) -> LensMotion:
-        """Over an exposure. Times must not go back by more than the buffers hold: older moves are forgotten."""
+        """Over an exposure. Exposures are asked for in order: moves from before this one are forgotten."""
         while len(self._moves) > 1 and self._moves[1][0] <= start_ns:
             self._moves.popleft()
         moving = [m for m in self._moves if m[0] < end_ns and m[2] > start_ns]
@@ -105,8 +106,9 @@ class VirtualLens:
 class VirtualCamera(FocusCamera):
     """Delivers pictures of `_expose` with the timing of a real, free-running camera.
 
-    Frame n's exposure starts n periods after `open`; it is delivered after exposure and readout. A reader that is slow
-    finds up to `buffers` frames waiting; what comes while they are full is lost and shows as a gap in `sequence`.
+    Frame n's exposure starts n periods after `open`; it is delivered after exposure and readout. A reader
+    that is slow finds up to `buffers` frames waiting; what comes while they are full is lost and shows as a
+    gap in `sequence`.
     """
 
     def __init__(
@@ -134,6 +136,12 @@ class VirtualCamera(FocusCamera):
     def _expose(self, sequence: int, lens: LensMotion) -> Picture:
         """The picture of frame `sequence`."""
 
+    def _rest(self, focus_diopters: float) -> None:
+        """Where the lens is to stand when the camera is opened; no effect while it is open."""
+        with self._lock:
+            if self._closed.is_set():
+                self._lens = VirtualLens(focus_diopters, self._lens.settle_ns)
+
     @property
     def frame_rate_hz(self) -> float:
         return self._timing.frame_rate_hz
@@ -151,7 +159,8 @@ class VirtualCamera(FocusCamera):
         low, high = self.focus_range_diopters
         if not low <= focus_diopters <= high:
             raise CameraError(
-                f"camera {self._name}: expected a focus of {low:g} to {high:g} diopters, got {focus_diopters:g}"
+                f"camera {self._name}: expected a focus of {low:g} to {high:g} diopters, "
+                f"got {focus_diopters:g}"
             )
         with self._lock:
             return self._lens.command(self.clock.now_ns(), self._target(focus_diopters))

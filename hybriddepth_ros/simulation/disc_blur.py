@@ -13,7 +13,8 @@ Floats = npt.NDArray[np.float32]
 
 _SUBSAMPLES = 16  # per pixel and axis, for the coverage of the rim
 _DIAMETER_STEP_PX = 1 / 64  # kernels are cached at this resolution
-# OpenCV takes the direct path, which skips zero weights, up to 11 x 11; its DFT beyond that measured 20 times slower.
+# OpenCV takes the direct path, which skips zero weights, up to 11 x 11; its DFT beyond that measured 20 times
+# slower.
 _DIRECT_SIZE = 11
 _GOLDEN_ANGLE = 0.5 * np.arctan(
     2.0
@@ -21,7 +22,7 @@ _GOLDEN_ANGLE = 0.5 * np.arctan(
 
 
 def disc_kernel(diameter_px: float) -> Floats:
-    """Weights [k, k], k odd, of a disc whose rim pixels count by the area it covers of them; their sum is 1."""
+    """Weights [k, k], k odd, of a disc whose rim pixels count by their covered area; their sum is 1."""
     radius = 0.5 * diameter_px
     reach = disc_reach(diameter_px)
     if reach == 0:
@@ -39,13 +40,13 @@ def disc_reach(diameter_px: float) -> int:
 
 
 def blur_disc(image: Floats, diameter_px: float) -> Floats:
-    """`image` [h, w, c] convolved with the disc, where the disc lies wholly inside: [h - 2 r, w - 2 r, c], r its reach."""
+    """`image` [h, w, c] convolved with the disc where that lies inside: [h - 2r, w - 2r, c], r = reach."""
     reach = disc_reach(diameter_px)
     if reach == 0:
         return image
     plan = _plan(round(diameter_px / _DIAMETER_STEP_PX), reach)
     rows, columns = image.shape[0] - 2 * reach, image.shape[1] - 2 * reach
-    total: Floats | None = None
+    total = np.zeros((rows, columns, image.shape[2]), np.float32)
     for half_width, half_height, weight in plan.boxes:
         window = image[
             reach - half_height : reach + half_height + rows,
@@ -54,21 +55,22 @@ def blur_disc(image: Floats, diameter_px: float) -> Floats:
         size = (2 * half_width + 1, 2 * half_height + 1)
         summed = cv2.boxFilter(window, -1, size, normalize=False, borderType=cv2.BORDER_REPLICATE)
         inner = summed[half_height : half_height + rows, half_width : half_width + columns]
-        total = inner * np.float32(weight) if total is None else cv2.scaleAdd(inner, weight, total)
+        cv2.scaleAdd(inner, weight, total, dst=total)
     for row, column, weights in plan.tiles:
         high, wide = weights.shape
         window = image[row : row + high - 1 + rows, column : column + wide - 1 + columns]
         summed = cv2.filter2D(window, -1, weights, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
-        inner = summed[:rows, :columns]
-        total = inner.copy() if total is None else cv2.add(total, inner)
-    assert total is not None
+        cv2.add(total, summed[:rows, :columns], dst=total)
     return total
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A disc as boxes (half width, half height, weight), at a cost that does not grow with it, plus what they leave
-    over, cut into tiles (row, column of the kernel, weights) that are small enough for the direct path."""
+    """A disc as a sum of boxes and tiles.
+
+    boxes (half width, half height, weight) cost the same at any size; tiles (row, column of the kernel,
+    weights) are what the boxes leave over, cut small enough for the direct path.
+    """
 
     boxes: tuple[tuple[int, int, float], ...]
     tiles: tuple[tuple[int, int, Floats], ...]

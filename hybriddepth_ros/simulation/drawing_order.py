@@ -15,9 +15,9 @@ _TOUCHING_M = 1e-6
 def far_to_near(things: Sequence[Thing]) -> list[int]:
     """Indices of the things, seen from the origin, in an order in which none is hidden by one before it.
 
-    A thing lies behind another if a plane of one of the two separates them, with the camera on the other's side (what
-    Newell's painter's algorithm asks of polygons). Where no plane separates two, the one with the farther centre is
-    taken to be behind.
+    A thing lies behind another if a plane of one of the two separates them, with the camera on the other's
+    side (what Newell's painter's algorithm asks of polygons). Where no plane separates two, the one with the
+    farther centre is taken to be behind.
     """
     behind = _behind(things)
     remaining = sorted(range(len(things)), key=lambda i: -float(np.linalg.norm(things[i].centre)))
@@ -48,5 +48,6 @@ def _behind(things: Sequence[Thing]) -> npt.NDArray[np.bool_]:
         np.logical_or.reduceat(before, first_quad, axis=0)
         | np.logical_or.reduceat(beyond, first_quad, axis=0).T
     )
-    np.fill_diagonal(behind, False)
-    return behind
+    return (
+        behind & ~behind.T
+    )  # two that each lie behind the other do not overlap: a wall and the floor at its foot

@@ -19,10 +19,10 @@ Vector = npt.NDArray[np.float64]  # [3]
 
 @dataclass(frozen=True)
 class Quad:
-    """A textured parallelogram: origin, edge_u, edge_v [3] m; points are origin + u edge_u + v edge_v, u, v in 0..1.
+    """A textured parallelogram of the points origin + u edge_u + v edge_v [3] m, u and v in 0..1.
 
-    texture [h, w, 3] linear reflectance, u along its columns, v along its rows; `repeat`: how often it tiles (u, v);
-    `shade` multiplies it: the light that the surface receives.
+    texture [h, w, 3] linear reflectance, u along its columns, v along its rows; `repeat`: how often it tiles
+    (u, v); `shade` multiplies it: the light that the surface receives.
     """
 
     origin: Vector
@@ -31,7 +31,7 @@ class Quad:
     texture: Texture
     repeat: tuple[float, float] = (1.0, 1.0)
     shade: float = 1.0
-    _reduced: dict[tuple[int, int], Texture] = field(default_factory=dict, repr=False, compare=False)
+    _paint: dict[tuple[int, int], Texture] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def corners(self) -> npt.NDArray[np.float64]:
@@ -46,17 +46,15 @@ class Quad:
         n = np.array([b * f - c * e, c * d - a * f, a * e - b * d])  # np.cross takes ten times as long
         return n / np.sqrt(n @ n)
 
-    def reduced_texture(self, halvings_u: int, halvings_v: int) -> Texture:
-        """The texture averaged over 2**halvings texels along each axis (at least one texel stays)."""
+    def paint(self, halvings_u: int, halvings_v: int) -> Texture:
+        """[h, w, 4]: the light it sends out, and 1, averaged over 2**halvings texels along each axis."""
         rows, columns = self.texture.shape[:2]
         key = (min(halvings_u, int(np.log2(columns))), min(halvings_v, int(np.log2(rows))))
-        if key == (0, 0):
-            return self.texture
-        if key not in self._reduced:
+        if key not in self._paint:  # two threads may both make it; they make the same
             size = (columns >> key[0], rows >> key[1])
-            # Two threads may both make it; they make the same.
-            self._reduced[key] = cv2.resize(self.texture, size, interpolation=cv2.INTER_AREA)
-        return self._reduced[key]
+            reduced = cv2.resize(self.texture, size, interpolation=cv2.INTER_AREA) * np.float32(self.shade)
+            self._paint[key] = np.ascontiguousarray(np.dstack([reduced, np.ones(size[::-1], np.float32)]))
+        return self._paint[key]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,8 @@ def plane_at(depth: float, texture: Texture, width_m: float = 20.0, repeat: floa
 def desk_scene(seed: int = 0) -> Scene:
     """A desk in a room, seen slightly from above: 0.35 m to 3 m, textured nearly everywhere.
 
-    One box and one sheet carry no texture, as such things do in any real room. The same seed gives the same scene.
+    One box and one sheet carry no texture, as such things do in any real room. The same seed gives the same
+    scene.
     """
     rng = np.random.default_rng(seed)
     room = _Room(pitch_deg=16.0)
@@ -223,7 +222,7 @@ class _Room:
         tilt: float,
         texture: Texture,
     ) -> Quad:
-        """A card standing on base_y, turned by `yaw` about the vertical and leaning back by `tilt` [degrees]."""
+        """A card standing on base_y, turned about the vertical by `yaw`, leaning back by `tilt` [degrees]."""
         a, b = np.radians(yaw), np.radians(tilt)
         along = width * np.array([np.cos(a), 0, np.sin(a)])
         down = height * np.array([np.sin(a) * np.sin(b), np.cos(b), -np.cos(a) * np.sin(b)])

@@ -1,4 +1,4 @@
-"""Procedural surface textures: linear reflectance, float32 [h, w, 3] in 0..1, seamless where they are to be tiled."""
+"""Procedural surface textures: linear reflectance, float32 [h, w, 3] in 0..1; the fractal ones tile."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ Texture = npt.NDArray[np.float32]  # [h, w, 3] linear reflectance
 Color = tuple[float, float, float]  # RGB, linear reflectance
 
 _WORDS = (
-    "FOCUS DEPTH SIGMA LENS METRE APERTURE SWEEP DIOPTER field of view infinity near far rest table camera ray blur "
-    "0123 456 789 slow fast light image stack prior scale noise"
-).split()
+    *("FOCUS", "DEPTH", "SIGMA", "LENS", "METRE", "APERTURE", "SWEEP", "DIOPTER", "0123", "456", "789"),
+    *("field", "of", "view", "infinity", "near", "far", "rest", "table", "camera", "ray", "blur", "noise"),
+    *("slow", "fast", "light", "image", "stack", "prior", "scale"),
+)
 
 
 def fractal_field(rng: np.random.Generator, size: int, slope: float = 1.0) -> npt.NDArray[np.float32]:
-    """Periodic random field [size, size] of zero mean and unit deviation whose amplitude falls as 1 / frequency**slope.
+    """Periodic random field [size, size] of mean 0, deviation 1 and amplitude ~ 1 / frequency**slope.
 
     Slope 1 is the statistic of natural images: detail at every scale, so that focus shows at any distance.
     """
-    white = rng.standard_normal((size, size))
-    rows = np.fft.fftfreq(size)[:, None]
-    columns = np.fft.rfftfreq(size)[None, :]
-    frequency = np.hypot(rows, columns)
-    frequency[0, 0] = np.inf
-    field = np.fft.irfft2(np.fft.rfft2(white) / frequency**slope, s=(size, size))
+    white = rng.standard_normal((size, size), np.float32)
+    squared = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.rfftfreq(size)[None, :] ** 2  # of the frequency
+    squared[0, 0] = np.inf
+    field = np.fft.irfft2(np.fft.rfft2(white) * squared ** (-0.5 * slope), s=(size, size))
     return (field / field.std()).astype(np.float32)
 
 
@@ -33,9 +32,11 @@ def mottled(
     rng: np.random.Generator, size: int, color: Color, contrast: float = 0.35, slope: float = 1.0
 ) -> Texture:
     """A surface of one hue with 1/f brightness; `contrast`: deviation of the log reflectance."""
-    shade = np.exp(contrast * fractal_field(rng, size, slope))  # [size, size]
-    hue = 1.0 + 0.25 * contrast * np.stack([fractal_field(rng, size, slope) for _ in range(3)], axis=-1)
-    return _clip(np.asarray(color, np.float32) * shade[..., None] * hue)
+    shade = contrast * fractal_field(rng, size, slope)  # [size, size]
+    warmth = 0.3 * contrast * fractal_field(rng, size, slope)
+    return _clip(
+        np.asarray(color, np.float32) * np.exp(np.stack([shade + warmth, shade, shade - warmth], axis=-1))
+    )
 
 
 def wood(rng: np.random.Generator, size: int, color: Color) -> Texture:
