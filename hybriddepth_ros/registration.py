@@ -185,9 +185,9 @@ def _coarse_to_fine(
     if not reference:
         return start
     homography = start
-    shift, _ = cv2.phaseCorrelate(
-        reference[-1], moving[-1], cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F)
-    )
+    # Copies: OpenCV 4.13 multiplies its arguments by the window in place.
+    window = cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F)
+    shift, _ = cv2.phaseCorrelate(reference[-1].copy(), moving[-1].copy(), window)
     half_width = 0.5 * reference[-1].shape[1]
     shifted = start.copy()
     shifted[:2, 2] += np.array(shift) / half_width

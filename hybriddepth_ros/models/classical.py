@@ -38,7 +38,7 @@ GUIDE_RADIUS = 4  # [grid px]
 GUIDE_EPSILON = 0.03**2  # an edge is what changes the guide by more than 3 % of its range
 UNCOVERED_SIGMA_FACTOR = 2.0
 
-# Sigma's two constants were fitted to rendered stacks with known depth (likelihood and coverage): the width of
+# Sigma's two constants were fitted to rendered stacks with known depth (likelihood, coverage): the width of
 # the focus curve is too careful, but at a depth edge the window sees both sides, and part of the step between
 # them is in doubt.
 SIGMA_SCALE = 0.6
@@ -220,7 +220,7 @@ def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[
     templates = []
     for k in range(SNR_CLASSES):
         signal = 0.1 * 3.0**k
-        # The noise counts twice: the image has it, and `_likelihood` adds it again to keep the logarithm tame.
+        # The noise counts twice: the image has it, and `_likelihood` adds it to keep the logarithm tame.
         logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)
         logs -= logs.mean(axis=0, keepdims=True)
         templates.append((logs * weights).transpose(0, 2, 1).reshape(len(focus) * BANDS, CANDIDATES))
@@ -233,7 +233,7 @@ def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Floats) -> Floats:
     result: Floats = greys[0].astype(np.float32)
     most = energies[0, 1]
     for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
-        share = _resize(most / (most + energy), (height, width))
+        share = _resize(most / (most + energy + np.float32(1e-6)), (height, width))
         share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # mostly one or the other
         sharp = grey.astype(np.float32)
         result = sharp + share * (result - sharp)

@@ -1,0 +1,112 @@
+"""The classical model on made stacks with known inverse depth."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybriddepth_ros.models import AlignedStack, load_model
+from hybriddepth_ros.models.classical import find_optics, focus_energies, noise_floor
+from tests import stacks
+
+FOCUS = np.array([0.4, 0.9, 1.4, 1.9, 2.4], np.float32)
+BLUR = 12.0
+INNER = (slice(24, -24), slice(24, -24))
+
+
+def estimate(images, focus=FOCUS, blur=BLUR, covered=None):
+    shape = images.shape[1:3]
+    covered = np.ones(shape, np.bool_) if covered is None else covered
+    return load_model("classical")(AlignedStack(images, covered, focus, blur))
+
+
+@settings(max_examples=12)
+@given(diopters=st.floats(0.45, 2.35))
+def test_wall_at_any_depth_in_the_sweep_is_found_within_a_blur_pixel(diopters):
+    result = estimate(stacks.defocused_stack(diopters, FOCUS, BLUR, (160, 200)))
+    error = np.abs(result.diopters[INNER] - diopters)
+    assert np.median(error) < 1.0 / BLUR
+    assert np.median(result.sigma_diopters[INNER]) < 0.25
+
+
+def test_slanted_surface_is_followed_between_slices():
+    truth = np.broadcast_to(np.linspace(0.5, 2.3, 240, dtype=np.float32)[:, None], (240, 320))
+    result = estimate(stacks.defocused_stack(truth, FOCUS, BLUR))
+    error = (result.diopters - truth)[INNER]
+    assert np.median(np.abs(error)) < 0.05
+    rows = result.diopters[INNER].mean(axis=1)
+    assert (np.diff(rows[::8]) > 0).all()
+
+
+def test_sigma_covers_the_error():
+    truth = np.broadcast_to(np.linspace(0.5, 2.3, 320, dtype=np.float32)[None, :], (240, 320))
+    errors, sigmas = [], []
+    for seed in range(3):
+        result = estimate(stacks.defocused_stack(truth, FOCUS, BLUR, seed=seed))
+        errors.append(np.abs(result.diopters - truth)[INNER])
+        sigmas.append(result.sigma_diopters[INNER])
+    error, sigma = np.array(errors), np.array(sigmas)
+    assert (error < sigma).mean() > 0.65
+    assert (error < 3.0 * sigma).mean() > 0.97
+    # Well textured and well registered: better than the scenes that sigma was fitted to, but not worlds apart.
+    assert np.median(sigma) < 10.0 * np.median(error)
+
+
+def test_surface_without_texture_has_a_large_sigma():
+    images = stacks.defocused_stack(1.4, FOCUS, BLUR)
+    rng = np.random.default_rng(0)
+    blank = (128.0 + rng.normal(0, 1, images[:, :, 160:].shape)).astype(np.uint8)
+    images[:, :, 160:] = blank
+    sigma = estimate(images).sigma_diopters
+    assert np.median(sigma[24:-24, 24:120]) < 0.1
+    assert np.median(sigma[24:-24, 220:-24]) > 0.25
+
+
+def test_constant_stack_gives_no_estimate_but_no_error():
+    result = estimate(np.full((5, 120, 160, 3), 90, np.uint8))
+    assert np.isfinite(result.diopters).all()
+    assert (result.sigma_diopters > 0.25).all()
+
+
+def test_two_peaked_focus_curve_has_a_large_sigma():
+    """A window pane: what is behind it and what is on it are sharp in different slices."""
+    near = stacks.defocused_stack(2.4, FOCUS, BLUR, seed=1).astype(np.uint16)
+    far = stacks.defocused_stack(0.4, FOCUS, BLUR, seed=2).astype(np.uint16)
+    both = ((near + far) // 2).astype(np.uint8)
+    clear = estimate(near.astype(np.uint8)).sigma_diopters[INNER]
+    mixed = estimate(both).sigma_diopters[INNER]
+    assert np.median(mixed) > 3.0 * np.median(clear)
+
+
+def test_pixels_that_not_all_slices_saw_are_less_certain():
+    images = stacks.defocused_stack(1.4, FOCUS, BLUR)
+    covered = np.ones(images.shape[1:3], np.bool_)
+    covered[:, :100] = False
+    seen, unseen = estimate(images).sigma_diopters, estimate(images, covered=covered).sigma_diopters
+    np.testing.assert_allclose(unseen[:, :100], 2.0 * seen[:, :100], rtol=1e-6)
+    np.testing.assert_allclose(unseen[:, 100:], seen[:, 100:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("blur", [5.0, 12.0])
+def test_unknown_lens_is_found_from_the_stack(blur):
+    truth = np.broadcast_to(np.linspace(0.5, 2.3, 240, dtype=np.float32)[:, None], (240, 320))
+    images = stacks.defocused_stack(truth, FOCUS, blur)
+    energies = focus_energies([image[..., 0] for image in images])
+    found = find_optics(energies, noise_floor(energies), FOCUS, None)
+    assert found.blur_px_per_diopter == pytest.approx(blur, rel=0.35)
+    result = estimate(images, blur=None)
+    assert np.median(np.abs(result.diopters - truth)[INNER]) < 0.15
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_any_number_of_slices(count):
+    focus = np.linspace(0.8, 2.0, count).astype(np.float32)
+    result = estimate(stacks.defocused_stack(1.3, focus, BLUR, (160, 200)), focus)
+    assert np.median(np.abs(result.diopters[INNER] - 1.3)) < 0.12
+
+
+@pytest.mark.parametrize("shape", [(33, 47), (121, 163)])
+def test_odd_sizes_come_out_at_full_size(shape):
+    result = estimate(stacks.defocused_stack(1.4, FOCUS, BLUR, shape))
+    assert result.diopters.shape == result.sigma_diopters.shape == shape
+    assert result.diopters.dtype == result.sigma_diopters.dtype == np.float32

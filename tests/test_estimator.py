@@ -1,0 +1,172 @@
+"""The pipeline from a stack to metres: frames, units, what is no estimate, and what a user may do wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hybriddepth_ros import (
+    CameraIntrinsics,
+    EstimatorOptions,
+    FocalSlice,
+    FocalStack,
+    ThinLens,
+    load_estimator,
+)
+from hybriddepth_ros.errors import ModelError, RegistrationError
+from hybriddepth_ros.estimator import align, reference_index, to_metres
+from hybriddepth_ros.models import FocusEstimate
+from hybriddepth_ros.optics import blur_px_per_diopter
+from hybriddepth_ros.registration import Registration
+from tests import stacks
+from tests.conftest import shared_path
+
+FOCUS = np.array([0.4, 0.9, 1.4, 1.9, 2.4], np.float32)
+LENS = ThinLens(focal_length_mm=16.0, f_number=1.6, pixel_pitch_um=13.0)  # 12 px per diopter
+CAMERA = CameraIntrinsics(400.0, 400.0, 159.5, 119.5, 320, 240)
+
+
+def made_stack(diopters=1.4, order=range(5), **slice_fields):
+    images = stacks.defocused_stack(diopters, FOCUS, blur_px_per_diopter(LENS), (240, 320))
+    slices = tuple(
+        FocalSlice(images[i], float(FOCUS[i]), stamp_ns=1000 + n, **slice_fields) for n, i in enumerate(order)
+    )
+    return FocalStack(slices, camera=CAMERA, lens=LENS, name="made")
+
+
+def test_wall_comes_out_in_metres_with_sigma():
+    estimate = load_estimator("classical")(made_stack(1.4))
+    inner = (slice(24, -24), slice(24, -24))
+    assert np.nanmedian(estimate.depth[inner]) == pytest.approx(1 / 1.4, rel=0.03)
+    assert np.isfinite(estimate.depth[inner]).mean() > 0.95
+    assert (np.isnan(estimate.depth) == np.isnan(estimate.sigma)).all()
+    assert estimate.depth.dtype == estimate.sigma.dtype == np.float32
+    assert estimate.all_in_focus.shape == (240, 320, 3) and estimate.all_in_focus.dtype == np.uint8
+    assert set(estimate.timings_ms) == {"register", "warp", "classical", "all_in_focus", "to_metres"}
+
+
+def test_order_of_slices_does_not_matter():
+    straight = load_estimator("classical")(made_stack(1.1))
+    mixed = load_estimator("classical")(made_stack(1.1, order=[3, 0, 4, 2, 1]))
+    np.testing.assert_array_equal(straight.depth, mixed.depth)
+
+
+@pytest.mark.parametrize("rule, expected", [("first", 0), ("last", 4), ("middle", 3)])
+def test_reference_rule_decides_frame_and_stamp(rule, expected):
+    stack = made_stack(order=[3, 0, 4, 2, 1])
+    assert reference_index(stack, rule) == expected
+    estimate = load_estimator("classical", options=EstimatorOptions(reference=rule))(stack)
+    assert estimate.stamp_ns == 1000 + expected
+    assert estimate.registration.reference == expected
+
+
+def test_sigma_grows_with_depth_squared():
+    focus = FocusEstimate(
+        np.array([[0.5, 1.0, 2.0]], np.float32), np.full((1, 3), 0.02, np.float32), blur_px_per_diopter=10.0
+    )
+    depth, sigma = to_metres(focus, EstimatorOptions())
+    np.testing.assert_allclose(depth, [[2.0, 1.0, 0.5]])
+    np.testing.assert_allclose(sigma, 0.02 * depth**2)
+
+
+def test_uncertain_near_and_far_estimates_are_none():
+    diopters = np.array([[1.0, 1.0, 0.01, 50.0, 0.2, -1.0]], np.float32)
+    sigma_diopters = np.array([[0.1, 0.3, 0.001, 0.1, 0.15, 0.1]], np.float32)
+    options = EstimatorOptions(min_depth=0.1, max_depth=10.0, max_sigma_diopters=0.2, max_relative_sigma=0.5)
+    depth, sigma = to_metres(FocusEstimate(diopters, sigma_diopters, 10.0), options)
+    assert np.isfinite(depth).tolist() == [[True, False, False, False, False, False]]
+    assert (np.isnan(sigma) == np.isnan(depth)).all()
+
+
+def test_slice_that_cannot_be_registered_is_left_out():
+    stack = made_stack()
+    other = replace(
+        stack.slices[1], image=np.repeat(stacks.as_bytes(stacks.texture((240, 320), 77))[..., None], 3, 2)
+    )
+    spoilt = replace(stack, slices=(stack.slices[0], other, *stack.slices[2:]))
+    estimate = load_estimator("classical")(spoilt)
+    assert estimate.registration.used.tolist() == [True, False, True, True, True]
+    without = replace(stack, slices=(stack.slices[0], *stack.slices[2:]))
+    aligned = align(spoilt, estimate.registration)
+    assert len(aligned.images) == 4
+    np.testing.assert_array_equal(aligned.focus_diopters, np.delete(FOCUS, 1))
+    expected = load_estimator("classical", options=EstimatorOptions(register=False))(without)
+    assert np.nanmedian(np.abs(estimate.depth - expected.depth)) < 0.02
+
+
+def test_stack_of_which_nothing_registers_is_refused_with_the_residuals():
+    rng = np.random.default_rng(0)
+    slices = tuple(FocalSlice(rng.integers(0, 256, (120, 160, 3), np.uint8), float(f)) for f in FOCUS)
+    with pytest.raises(RegistrationError, match=r"^noise: expected 2 or more slices .* residuals are"):
+        load_estimator("classical")(FocalStack(slices, name="noise"))
+
+
+def test_distortion_is_undone_in_the_same_interpolation():
+    """A straight line that the lens bent comes out straight, and the output camera says that there is no
+    distortion.
+    """
+    camera = replace(CAMERA, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0))
+    ys, xs = np.mgrid[0:240, 0:320].astype(np.float64)
+    x, y = (xs - camera.cx) / camera.fx, (ys - camera.cy) / camera.fy
+    # Which undistorted ray does each distorted pixel show? Inverted by fixed-point iteration, apart from
+    # OpenCV.
+    ux, uy = x.copy(), y.copy()
+    for _ in range(50):
+        r2 = ux**2 + uy**2
+        factor = 1 - 0.3 * r2 + 0.1 * r2**2
+        ux, uy = x / factor, y / factor
+    lines = (np.abs(ux * camera.fx - 120.0) < 2.0).astype(
+        np.uint8
+    ) * 200  # straight and vertical at x = cx + 120
+    image = np.repeat(lines[..., None], 3, axis=2)
+    stack = FocalStack((FocalSlice(image, 1.0), FocalSlice(image, 2.0)), camera=camera)
+    aligned = align(stack, Registration.identity(2, 0))
+    rows = [
+        np.average(np.arange(320), weights=row)
+        for row in aligned.images[0][:, :, 0].astype(float)
+        if row.sum()
+    ]
+    np.testing.assert_allclose(rows, camera.cx + 120.0, atol=0.7)
+    bent = [np.average(np.arange(320), weights=row) for row in image[:, :, 0].astype(float) if row.sum()]
+    assert np.ptp(bent) > 2.0
+    assert (
+        load_estimator("classical", options=EstimatorOptions(register=False))(stack).camera.distortion == ()
+    )
+
+
+def test_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ModelError, match=r"unknown model 'clasical', expected one of classical.*did you mean classical"
+    ):
+        load_estimator("clasical")
+
+
+def test_all_in_focus_is_sharper_than_any_slice():
+    truth = np.broadcast_to(np.linspace(0.5, 2.3, 240, dtype=np.float32)[:, None], (240, 320))
+    stack = made_stack(truth)
+    sharp = load_estimator("classical", options=EstimatorOptions(register=False))(stack).all_in_focus
+    energy = [
+        np.square(np.diff(image.astype(float), axis=1)).mean()
+        for image in (sharp, *(s.image for s in stack.slices))
+    ]
+    assert energy[0] > 1.2 * max(energy[1:])
+
+
+def carpet_profile(estimate):
+    """Median depth per row over the carpet before the box, from near (bottom) to far."""
+    rows = range(940, 520, -20)
+    return np.array([np.nanmedian(estimate.depth[row - 10 : row + 10, 350:650]) for row in rows])
+
+
+def test_phone_room_carpet_recedes():
+    stack = FocalStack.from_folder(shared_path("data/stacks/phone_room"))
+    profile = carpet_profile(load_estimator("classical")(stack))
+    assert (np.diff(profile) > 0).all()
+
+
+def test_phone_desk_bottle_is_nearer_than_the_door():
+    stack = FocalStack.from_folder(shared_path("data/stacks/phone_desk"))
+    depth = load_estimator("classical")(stack).depth
+    bottle, frame = depth[500:660, 690:740], depth[100:500, 480:500]
+    assert np.isfinite(bottle).mean() > 0.8
+    assert np.nanmedian(bottle) < 0.5 * np.nanmedian(frame)
