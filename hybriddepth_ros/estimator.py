@@ -167,7 +167,7 @@ def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions)
     if int(registration.used.sum()) < MIN_SLICES:
         worst = ", ".join(f"{px:.1f}" for px in registration.residual_px)
         raise RegistrationError(
-            f"{stack.name}: expected {MIN_SLICES} or more slices that register within {max_residual_px:.1f} px,"
+            f"{stack.name}: expected {MIN_SLICES} or more slices to register within {max_residual_px:.1f} px,"
             f" residuals are {worst} px"
         )
     return registration

@@ -48,7 +48,7 @@ def test_sigma_covers_the_error():
     error, sigma = np.array(errors), np.array(sigmas)
     assert (error < sigma).mean() > 0.65
     assert (error < 3.0 * sigma).mean() > 0.97
-    # Well textured and well registered: better than the scenes that sigma was fitted to, but not worlds apart.
+    # Well textured and registered: better than the scenes that sigma was fitted to, but not worlds apart.
     assert np.median(sigma) < 10.0 * np.median(error)
 
 

@@ -1,0 +1,55 @@
+"""Time of `classical` with registration on five 480x640 slices, as a whole and per stage.
+
+.venv/bin/python benchmarks/estimate.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from measure import copy_ms, median_ms, report, result
+
+from hybriddepth_ros import FocalSlice, FocalStack, load_estimator
+from hybriddepth_ros.cameras import make_camera
+from hybriddepth_ros.cameras.sweep import FocusSweep
+
+
+def simulated_stack() -> FocalStack:
+    """One sweep of the default simulated camera: 640x480, five slices, hand-held motion, breathing."""
+    camera = make_camera("simulated", {})
+    slices: list[FocalSlice] = []
+    with camera, FocusSweep(camera, camera.default_focus_diopters) as sweep:
+        while not slices or len(slices) < len(camera.default_focus_diopters):
+            swept = sweep.read(10.0)
+            if swept.slice_index == 0:
+                slices.clear()
+            frame = swept.frame
+            slices.append(FocalSlice(frame.image, frame.focus_diopters, frame.stamp_ns, frame.camera))
+    return FocalStack(tuple(slices), lens=camera.lens, name="simulated")
+
+
+def main() -> None:
+    stack = simulated_stack()
+    estimator = load_estimator("classical")
+    laps: dict[str, list[float]] = defaultdict(list)
+
+    def run() -> None:
+        for stage, ms in estimator(stack).timings_ms.items():
+            laps[stage].append(ms)
+
+    whole = median_ms(run)
+    copy = copy_ms(sum(s.image.nbytes for s in stack.slices))
+    rows = [result("classical_stack", whole, copy)]
+    rows += [
+        result(f"classical_stack/{stage}", statistics.median(times), copy) for stage, times in laps.items()
+    ]
+    report(rows)
+
+
+if __name__ == "__main__":
+    main()
