@@ -42,7 +42,7 @@ _DISTANCE = re.compile(
     r"(?:^(?=[+-])|[_-])([+-]?(?:nan|inf|(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?))$", re.I | re.A
 )
 _BRIEF = reprlib.Repr()
-_BRIEF.maxstring = 120
+_BRIEF.maxlevel, _BRIEF.maxstring = 2, 120
 _NAME_HINT = "a name that ends in the focus distance in metres (image_3_0.90.jpg, image_5_inf.jpg)"
 
 
@@ -130,8 +130,8 @@ class FocalStack:
     def from_folder(cls, path: str | Path) -> FocalStack:
         """A folder of images whose names end in the focus distance in metres, in natural order.
 
-        A `stack.yaml` in the folder rules. Hidden files and files that are no images are ignored. Of EXIF only the
-        orientation is used: images stand as a viewer shows them.
+        A `stack.yaml` in the folder rules. Hidden files and files that are no images are ignored. Of EXIF the
+        orientation alone is used: images stand as a viewer shows them.
         """
         folder = Path(path)
         if not os.path.isdir(folder):
@@ -304,8 +304,8 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
 def _declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
     """(width, height) in pixels that the file claims; ValueError and its like for a damaged file.
 
-    A small file can claim any size, so it is asked before decoding. PNG and JPEG are walked to their end: libpng
-    complains of a cut file on stderr, and OpenCV 4.6 fills the rest of a cut JPEG with grey.
+    A small file can claim any size, so it is asked before decoding. PNG and JPEG are walked to their end:
+    libpng complains of a cut file on stderr, and OpenCV 4.6 fills the rest of a cut JPEG with grey.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         yield struct.unpack_from(">II", data, 16)
@@ -322,8 +322,6 @@ def _declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
             while data[position + 1] == 0xFF:  # padding
                 position += 1
             marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
-            if data[position] != 0xFF or length < 2:
-                raise ValueError("no marker")
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
                 height, width = struct.unpack_from(">HH", data, position + 5)
                 yield width, height
@@ -391,7 +389,7 @@ def _brief(value: Any) -> str:
 
 def _file_inside(folder: Path, name: Any, where: str) -> Path:
     """`folder / name`, which may not lead outside: neither by its parts nor through a symbolic link."""
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not 0 < len(name) < 1000:
         raise StackError(f"{where}: expected a file name, got {_brief(name)}")
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve()) and not Path(name).is_absolute()
