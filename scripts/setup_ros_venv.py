@@ -57,10 +57,11 @@ FOREIGN_ENVIRONMENT = (
 )
 
 
-# The wheels' start-up hook sets the library path but not this, without which no package's share folder is found.
+# The wheels' start-up hook sets the library path but not this, without which no share folder is found.
 AMENT_INDEX_HOOK = (
-    "import os, sys; known = os.environ.get('AMENT_PREFIX_PATH', ''); os.environ['AMENT_PREFIX_PATH'] = known "
-    "if sys.prefix in known.split(os.pathsep) else os.pathsep.join(filter(None, [sys.prefix, known]))\n"
+    "import os, sys; known = os.environ.get('AMENT_PREFIX_PATH', ''); "
+    "os.environ['AMENT_PREFIX_PATH'] = known if sys.prefix in known.split(os.pathsep) "
+    "else os.pathsep.join(filter(None, [sys.prefix, known]))\n"
 )
 
 
