@@ -80,7 +80,13 @@ class FocusSweepNode(ManagedNode):
     def _positions(self, camera: FocusCamera) -> Sequence[float]:
         """The foci to sweep [1/m]: as given, else as the camera suggests, else planned."""
         parameters = self.parameters[FocusSweepParameters]
+        low, high = camera.focus_range_diopters
         if parameters.focus_diopters:
+            for focus in parameters.focus_diopters:
+                if not low <= focus <= high:
+                    raise CameraError(
+                        f"focus_diopters: expected {low:g} to {high:g} 1/m as the lens reaches, got {focus:g}"
+                    )
             return parameters.focus_diopters
         if camera.default_focus_diopters:
             return camera.default_focus_diopters
@@ -88,7 +94,6 @@ class FocusSweepNode(ManagedNode):
         plan = plan_sweep(parameters.near_distance, far, parameters.slice_count, camera.lens)
         for warning in plan.warnings:
             self.get_logger().warning(f"sweep: {warning}")
-        low, high = camera.focus_range_diopters
         return [min(max(focus, low), high) for focus in plan.focus_diopters]
 
     def _tell_progress(self, done: int, total: int) -> None:

@@ -49,8 +49,9 @@ class DepthGraph:
         if params_file is not None:
             for node, values in check_params_file(params_file, self._namespace).items():
                 self._parameters[node].update(values)
-        for node, values in (overrides or {}).items():
-            self._parameters[node].update(_checked(node, values))
+        for node, given in (overrides or {}).items():
+            checked = _checked(node, given)
+            self._parameters[node].update(checked)
             check_together(node, self._parameters[node], "parameters")
         if use_sim_time:
             for values in self._parameters.values():
@@ -123,8 +124,7 @@ class DepthGraph:
         self._closed = True
         if self._spinner is not None:
             self._spinner.close()
-        else:
-            self.context.try_shutdown()
+        self.context.try_shutdown()
 
     def _node_arguments(self, node: str) -> dict[str, Any]:
         overrides = [

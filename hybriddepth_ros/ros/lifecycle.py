@@ -156,8 +156,10 @@ class ManagedNode(LifecycleNode):
 
     def start(self) -> None:
         """Configure and activate; raises HybridDepthError with the reason when a transition fails."""
-        for transition in (self.trigger_configure, self.trigger_activate):
-            with self._transition_lock:
+        with self._transition_lock:
+            for transition in (self.trigger_configure, self.trigger_activate):
+                if self.closing.is_set():
+                    raise HybridDepthError(f"{self.get_name()}: stopped while starting")
                 if transition() != TransitionCallbackReturn.SUCCESS:
                     raise HybridDepthError(f"{self.get_name()}: {self.failure}")
 

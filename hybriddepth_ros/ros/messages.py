@@ -103,7 +103,7 @@ def check_image(message: Image) -> None:
     pixel = BYTES_PER_PIXEL.get(message.encoding)
     if pixel is None:
         raise MessageError(
-            f"image: encoding {message.encoding!r}, expected a picture such as rgb8, bgr8, mono8 or bayer_rggb8"
+            f"image: encoding {message.encoding!r}, expected a picture: rgb8, bgr8, mono8, bayer_rggb8 ..."
         )
     if message.width < 1 or message.height < 1:
         raise MessageError(f"image: size {message.width}x{message.height}, expected at least 1x1")
@@ -258,7 +258,7 @@ def check_slice(message: msgs.FocalSlice) -> None:
     info, image = message.camera_info, message.image
     if (info.width or info.height) and (info.width, info.height) != (image.width, image.height):
         raise MessageError(
-            f"camera_info: size {info.width}x{info.height}, expected the image's, {image.width}x{image.height}"
+            f"camera_info: size {info.width}x{info.height}, expected {image.width}x{image.height} (image)"
         )
     camera_intrinsics(info)
 

@@ -113,14 +113,8 @@ class NodeParameters:
                 kind = _ros_type(self._fields[parameter.name][2])
                 if kind is Parameter.Type.DOUBLE and parameter.type_ is Parameter.Type.INTEGER:
                     parameter = Parameter(parameter.name, kind, float(parameter.value))
-                elif kind is Parameter.Type.DOUBLE_ARRAY and parameter.type_ in (
-                    Parameter.Type.INTEGER_ARRAY,
-                    Parameter.Type.BYTE_ARRAY,  # an empty list from the command line
-                ):
-                    if not any(isinstance(value, bytes) for value in parameter.value):
-                        parameter = Parameter(
-                            parameter.name, kind, [float(value) for value in parameter.value]
-                        )
+                elif kind is Parameter.Type.DOUBLE_ARRAY and _is_whole_numbers(parameter):
+                    parameter = Parameter(parameter.name, kind, [float(value) for value in parameter.value])
             typed.append(parameter)
         return typed
 
@@ -187,6 +181,12 @@ def _ros_type(default: Any) -> Parameter.Type:
 
 def _ros_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_whole_numbers(parameter: Parameter) -> bool:
+    """A list of integers; an empty list arrives as one of bytes or of booleans."""
+    empty = parameter.type_.name.endswith("_ARRAY") and len(parameter.value) == 0
+    return empty or parameter.type_ is Parameter.Type.INTEGER_ARRAY
 
 
 def _plain(value: Any) -> Any:

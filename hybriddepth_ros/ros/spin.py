@@ -57,7 +57,6 @@ class Spinner:
             if not stopping.is_alive() and not self._thread.is_alive():
                 for node in self._nodes:
                     node.destroy_node()
-            self._context.try_shutdown()
 
     def _stop_nodes(self) -> None:
         for node in self._nodes:
@@ -103,6 +102,10 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
     while not stop.wait(0.5) and context.ok():
         pass
     spinner.close()
+    context.try_shutdown()
+    # Python's exit puts the default handlers back, and a late second Ctrl-C would end it by signal
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     return 0
 
 

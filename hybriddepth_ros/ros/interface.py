@@ -1,0 +1,137 @@
+"""The topics and services of both nodes as data: the docs are written from it, the tests hold to it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Endpoint(NamedTuple):
+    """`direction`: publishes, subscribes or serves; `name` is relative to the namespace, `~` the node."""
+
+    node: str
+    direction: str
+    name: str
+    type: str
+    note: str
+
+
+INTERFACE = (
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "slice",
+        "hybriddepth_msgs/msg/FocalSlice",
+        "image, camera_info and focus of one slice in one message: what `depth` subscribes to by default",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "image_raw",
+        "sensor_msgs/msg/Image",
+        "every slice, rgb8 or mono8; stamp = middle of the exposure",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        "intrinsics at the slice's focus: K follows the breathing",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "focus",
+        "hybriddepth_msgs/msg/FocusState",
+        "focus in 1/m and the slice's place in its sweep",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "ground_truth/depth",
+        "sensor_msgs/msg/Image",
+        "32FC1 metres along Z; camera `simulated` only",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "ground_truth/camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        "camera `simulated` only",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "serves",
+        "~/set_focus",
+        "hybriddepth_msgs/srv/SetFocus",
+        "hold one focus, or sweep again",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "serves",
+        "~/capture_stack",
+        "hybriddepth_msgs/srv/CaptureStack",
+        "one sweep as the answer; a second capture while one runs is refused",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "/diagnostics",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "rates achieved and possible, frames discarded and lost",
+    ),
+    Endpoint("depth", "subscribes", "slice", "hybriddepth_msgs/msg/FocalSlice", "with `input: slices`"),
+    Endpoint("depth", "subscribes", "image_raw", "sensor_msgs/msg/Image", "with `input: topics`"),
+    Endpoint("depth", "subscribes", "camera_info", "sensor_msgs/msg/CameraInfo", "with `input: topics`"),
+    Endpoint("depth", "subscribes", "focus", "hybriddepth_msgs/msg/FocusState", "with `input: topics`"),
+    Endpoint(
+        "depth",
+        "publishes",
+        "depth/image_rect",
+        "sensor_msgs/msg/Image",
+        "32FC1 metres along Z (NaN = no estimate), or 16UC1 millimetres (0 = no estimate)",
+    ),
+    Endpoint(
+        "depth",
+        "publishes",
+        "depth/uncertainty",
+        "sensor_msgs/msg/Image",
+        "32FC1, 1 sigma in metres, NaN where depth is NaN",
+    ),
+    Endpoint(
+        "depth",
+        "publishes",
+        "depth/camera_info",
+        "sensor_msgs/msg/CameraInfo",
+        "rectified intrinsics of depth and colour",
+    ),
+    Endpoint(
+        "depth",
+        "publishes",
+        "rgb/image_rect",
+        "sensor_msgs/msg/Image",
+        "rgb8, all in focus, registered to the depth",
+    ),
+    Endpoint("depth", "publishes", "rgb/camera_info", "sensor_msgs/msg/CameraInfo", "the same"),
+    Endpoint(
+        "depth",
+        "publishes",
+        "depth/points",
+        "sensor_msgs/msg/PointCloud2",
+        "x y z [m], rgb, sigma [m]; organised or compact",
+    ),
+    Endpoint("depth", "serves", "~/enable", "std_srvs/srv/SetBool", "stop and go on estimating"),
+    Endpoint(
+        "depth",
+        "serves",
+        "~/save",
+        "std_srvs/srv/Trigger",
+        "write the next estimate into `save_directory`: depth.npy sigma.npy aif.png depth_mm.png points.ply",
+    ),
+    Endpoint(
+        "depth",
+        "publishes",
+        "/diagnostics",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "rates, latency from exposure to publishing, what was dropped and why, model, device, memory",
+    ),
+)

@@ -1,0 +1,30 @@
+"""Real rclpy on real DDS, kept to this machine and to a domain of its own."""
+
+import os
+import random
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+
+from collections.abc import Iterator
+
+import pytest
+from rclpy.context import Context
+
+from tests.ros.helpers import Peer
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    made = Context()
+    made.init(args=[])
+    yield made
+    made.try_shutdown()
+
+
+@pytest.fixture
+def peer(context: Context) -> Iterator[Peer]:
+    """Another participant: listens, publishes and calls."""
+    made = Peer(context)
+    yield made
+    made.close()

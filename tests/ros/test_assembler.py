@@ -1,0 +1,79 @@
+"""Whole sweeps come out once, in order; everything else is dropped and told."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybriddepth_ros.ros.assembler import StackAssembler
+
+
+def assembler(min_slices: int = 0) -> tuple[StackAssembler[int], Counter[str]]:
+    dropped: Counter[str] = Counter()
+    return StackAssembler(lambda cause, slices: dropped.update({cause: slices}), min_slices), dropped
+
+
+def feed(
+    target: StackAssembler[int], slices: list[tuple[int, int]], count: int = 3, start: int = 0
+) -> list[list[int]]:
+    """(sweep, index) pairs, one nanosecond apart; the items are the stamps."""
+    stacks = []
+    for stamp, (sweep, index) in enumerate(slices, start=start + 1):
+        stacks += target.add(sweep, index, count, stamp, stamp)
+    return stacks
+
+
+def test_a_whole_sweep_comes_out_once_in_order_of_exposure() -> None:
+    target, dropped = assembler()
+    assert feed(target, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]) == [[1, 2, 3], [4, 5, 6]]
+    assert not dropped
+
+
+def test_a_sweep_with_a_missing_slice_is_dropped_and_counted() -> None:
+    target, dropped = assembler()
+    assert feed(target, [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]) == [[3, 4, 5]]
+    assert dropped == {"incomplete sweep": 2}
+
+
+def test_a_sweep_with_a_missing_slice_is_used_if_enough_are_left() -> None:
+    target, dropped = assembler(min_slices=2)
+    assert feed(target, [(0, 0), (0, 2), (1, 1), (2, 0)]) == [[1, 2]]
+    assert dropped == {"incomplete sweep": 1}
+
+
+def test_a_slice_that_arrives_twice_counts_once() -> None:
+    target, dropped = assembler()
+    assert target.add(0, 0, 2, 10, 1) == []
+    assert target.add(0, 0, 2, 10, 1) == []
+    assert target.add(0, 1, 2, 20, 2) == [[1, 2]]
+    assert dropped == {"duplicate slice": 1}
+
+
+def test_a_sweep_that_begins_again_under_the_same_number_is_another() -> None:
+    """The sweep node was restarted in the middle of its first sweep."""
+    target, dropped = assembler()
+    assert feed(target, [(0, 0), (0, 1), (0, 0), (0, 1), (0, 2)]) == [[3, 4, 5]]
+    assert dropped == {"incomplete sweep": 2}
+
+
+def test_stamps_that_jump_back_start_afresh() -> None:
+    target, dropped = assembler()
+    feed(target, [(5, 0), (5, 1)], start=1000)
+    assert feed(target, [(5, 0), (5, 1), (5, 2)]) == [[1, 2, 3]]
+    assert dropped == {"stamps jumped back": 2}
+
+
+def test_a_camera_without_a_fixed_pattern_gives_a_stack_when_the_next_sweep_begins() -> None:
+    target, _ = assembler()
+    assert feed(target, [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)], count=0) == [[1, 2, 3, 4]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40))
+def test_no_stack_ever_mixes_sweeps_or_repeats_a_slice(slices: list[tuple[int, int]]) -> None:
+    target, dropped = assembler()
+    stacks = feed(target, slices)
+    for stack in stacks:
+        sweeps, indices = zip(*(slices[stamp - 1] for stamp in stack), strict=True)
+        assert len(set(sweeps)) == 1 and sorted(indices) == [0, 1, 2]
+        assert stack == sorted(stack)
+    assert 3 * len(stacks) + sum(dropped.values()) <= len(slices)

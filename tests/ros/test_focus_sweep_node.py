@@ -1,0 +1,324 @@
+"""The focus sweep node on real DDS, with the simulated camera and with one that fails on command."""
+
+import gc
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
+
+from hybriddepth_msgs.msg import FocalSlice, FocusState
+from hybriddepth_msgs.srv import CaptureStack, SetFocus
+from hybriddepth_ros.cameras import CameraFrame, FocusCamera, FrameTimeout
+from hybriddepth_ros.errors import CameraError, HybridDepthError
+from hybriddepth_ros.ros import focus_sweep_node
+from hybriddepth_ros.ros.diagnostics import resident_memory_mb
+from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
+from hybriddepth_ros.ros.interface import INTERFACE
+from hybriddepth_ros.ros.messages import from_time
+from tests.ros.helpers import CAMERA, FRAME, NAMESPACE, Peer, Running, picture, stamps, values_of, wait_for
+
+
+class FakeCamera(FocusCamera):
+    """200 frames/s; fails to open, or to read, while `broken` says why."""
+
+    def __init__(self) -> None:
+        self.broken = ""
+        self.opened = 0
+        self.closed = threading.Event()
+        self._sequence = 0
+        self._focus = 1.0
+        self._next_ns = 0
+
+    def open(self) -> None:
+        if self.broken:
+            raise CameraError(self.broken)
+        self.opened += 1
+        self.closed.clear()
+        self._next_ns = time.time_ns()
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def read(self, timeout_s: float = 1.0) -> CameraFrame:
+        if self.broken:
+            raise CameraError(self.broken)
+        self._next_ns = max(self._next_ns + 5_000_000, time.time_ns() - 50_000_000)
+        if self.closed.wait(max(self._next_ns + 5_000_000 - time.time_ns(), 0) * 1e-9):
+            raise FrameTimeout("closed")
+        self._sequence += 1
+        start = self._next_ns
+        return CameraFrame(picture(), self._sequence, start, start + 2_000_000, self._focus, 7.0, CAMERA)
+
+    def command_focus(self, focus_diopters: float) -> int:
+        self._focus = focus_diopters
+        return time.time_ns()
+
+    @property
+    def focus_range_diopters(self) -> tuple[float, float]:
+        return (0.0, 4.0)
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return 200.0
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch) -> FakeCamera:
+    made = FakeCamera()
+    monkeypatch.setattr(focus_sweep_node, "make_camera", lambda name, config: made)
+    return made
+
+
+@pytest.fixture
+def node(context: Context, camera: FakeCamera) -> Iterator[Any]:
+    overrides = [Parameter("focus_diopters", value=[0.5, 1.0, 2.0])]
+    with Running(FocusSweepNode, context, parameter_overrides=overrides) as made:
+        made.start()
+        yield made
+
+
+SMALL = [
+    Parameter(f"simulated.{name}", value=value)
+    for name, value in (("width", 64), ("height", 48), ("loop_frames", 5), ("frame_rate", 50.0))
+]
+TOPICS: dict[str, type] = {
+    "image_raw": Image,
+    "camera_info": CameraInfo,
+    "focus": FocusState,
+    "slice": FocalSlice,
+    "ground_truth/depth": Image,
+    "ground_truth/camera_info": CameraInfo,
+}
+
+
+def test_the_simulated_camera_fills_every_documented_topic_with_equal_stamps(
+    context: Context, peer: Peer
+) -> None:
+    timing = [Parameter("simulated.exposure_ms", value=4.0), Parameter("simulated.readout_ms", value=4.0)]
+    with Running(FocusSweepNode, context, parameter_overrides=SMALL + timing) as node:
+        received = {topic: peer.listen(kind, topic) for topic, kind in TOPICS.items()}
+        node.start()
+        assert wait_for(lambda: all(len(messages) > 20 for messages in received.values()), 30.0)
+        common = set.intersection(*(set(stamps(messages)) for messages in received.values()))
+        assert len(common) > 10
+        whole = received["slice"][10]
+        assert whole.header == whole.image.header == whole.camera_info.header == whole.focus.header
+        assert whole.header.frame_id == FRAME
+        assert abs(from_time(whole.header.stamp) - time.time_ns()) < 60e9
+        truth = received["ground_truth/depth"][0]
+        depth = np.frombuffer(truth.data, np.float32)
+        assert truth.encoding == "32FC1" and 0.1 < np.nanmedian(depth) < 10.0
+        assert {s.focus.slice_count for s in received["slice"]} == {5}
+        foci = {round(s.focus.focus_diopters, 3): s.camera_info.k[0] for s in received["slice"]}
+        assert len(foci) == 5 and foci[max(foci)] > foci[min(foci)]  # K follows the breathing
+        assert whole.focus.settled and whole.focus.blur_px_per_diopter > 0.0
+
+        def found() -> dict[str, dict[str, list[str]]]:
+            where = ("focus_sweep", f"/{NAMESPACE}")
+            return {
+                "publishes": dict(peer.node.get_publisher_names_and_types_by_node(*where)),
+                "serves": dict(peer.node.get_service_names_and_types_by_node(*where)),
+            }
+
+        for endpoint in INTERFACE:
+            if endpoint.node == "focus_sweep":
+                name = endpoint.name.replace("~", "focus_sweep")
+                full = name if name.startswith("/") else f"/{NAMESPACE}/{name}"
+                assert wait_for(lambda: endpoint.type in found()[endpoint.direction].get(full, [])), full  # noqa: B023
+
+
+def test_a_real_camera_has_no_ground_truth_topics(context: Context, peer: Peer, tmp_path: Any) -> None:
+    import cv2
+
+    for name, shift in (("a_0.5.png", 0), ("b_1.0.png", 1), ("c_2.0.png", 2)):
+        cv2.imwrite(str(tmp_path / name), picture(shift))
+    overrides = [Parameter("camera", value="replay"), Parameter("replay.stack", value=str(tmp_path))]
+    with Running(FocusSweepNode, context, parameter_overrides=overrides) as node:
+        received = peer.listen(FocalSlice, "slice")
+        node.start()
+        assert wait_for(lambda: len(received) > 6)
+        assert sorted({s.focus.focus_diopters for s in received}) == [0.5, 1.0, 2.0]
+        topics = dict(peer.node.get_publisher_names_and_types_by_node("focus_sweep", f"/{NAMESPACE}"))
+        assert not any("ground_truth" in topic for topic in topics)
+
+
+def test_slices_of_a_sweep_arrive_in_order_and_none_is_missing(node: Any, peer: Peer) -> None:
+    received = peer.listen(FocalSlice, "slice", 1000)
+    assert wait_for(lambda: len(received) > 60)
+    places = [(s.focus.sweep_id, s.focus.slice_index) for s in received]
+    first = places[0][0] * 3 + places[0][1]
+    assert places == [divmod(first + step, 3) for step in range(len(places))]
+    assert [s.focus.focus_diopters for s in received if s.focus.slice_index == 2][:3] == [2.0] * 3
+    assert received[0].focus.actuator_position == 7.0
+
+
+def test_without_a_subscriber_no_image_is_converted(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = threading.Event()
+    monkeypatch.setattr("hybriddepth_ros.ros.sweep_outputs.swept_message", lambda *a: called.set())
+    monkeypatch.setattr("hybriddepth_ros.ros.sweep_outputs.picture_message", lambda *a: called.set())
+    assert wait_for(lambda: node._sweep is not None)
+    sweeps = node._sweep.statistics.sweeps
+    assert wait_for(lambda: node._sweep.statistics.sweeps > sweeps + 3)
+    assert not called.is_set()
+
+
+# -- services
+
+
+def test_set_focus_holds_and_lets_go(node: Any, peer: Peer) -> None:
+    received = peer.listen(FocusState, "focus", 1000)
+    response = peer.call(SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=3.0, hold=True))
+    assert response.success and response.focus_diopters == 3.0, response.message
+    received.clear()
+    assert wait_for(lambda: len(received) > 5)
+    assert {state.focus_diopters for state in received} == {3.0}
+    response = peer.call(SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=1.5, hold=False))
+    assert response.success and response.focus_diopters == 1.5
+    received.clear()
+    assert wait_for(lambda: {state.focus_diopters for state in received} >= {0.5, 1.0, 2.0})
+
+
+@pytest.mark.parametrize("focus", [9.0, math.nan])
+def test_a_focus_that_the_lens_cannot_reach_is_refused_with_the_range(
+    node: Any, peer: Peer, focus: float
+) -> None:
+    response = peer.call(SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=focus, hold=True))
+    assert not response.success and "0 to 4 diopters" in response.message
+    assert math.isnan(response.focus_diopters)
+
+
+def test_capture_answers_with_the_stack_asked_for(node: Any, peer: Peer) -> None:
+    request = CaptureStack.Request(focus_diopters=[0.25, 0.75, 1.25, 3.0])
+    response = peer.call(CaptureStack, "focus_sweep/capture_stack", request)
+    assert response.success, response.message
+    assert [s.focus.focus_diopters for s in response.stack.slices] == [0.25, 0.75, 1.25, 3.0]
+    assert (
+        response.stack.header.stamp == response.stack.slices[2].header.stamp
+    )  # the middle of the focus order
+    sweep = peer.call(CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request())
+    assert [s.focus.focus_diopters for s in sweep.stack.slices] == [0.5, 1.0, 2.0]
+
+
+def test_a_second_capture_while_one_runs_is_refused(node: Any, peer: Peer) -> None:
+    foci = [float(value) for value in np.linspace(0.0, 4.0, 200)]
+    first = peer.call_async(
+        CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request(focus_diopters=foci)
+    )
+    assert wait_for(lambda: node._sweep._capture is not None)
+    second = peer.call(CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request())
+    assert not second.success and "another capture is running" in second.message
+    assert wait_for(first.done, 30.0) and first.result().success
+    assert len(first.result().stack.slices) == 200
+
+
+def test_capture_does_not_deadlock_a_single_threaded_executor(
+    context: Context, peer: Peer, camera: FakeCamera
+) -> None:
+    node = FocusSweepNode(context=context, namespace=NAMESPACE, use_global_arguments=False)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    node.start()
+    assert wait_for(lambda: node._sweep is not None)
+    response = peer.call(CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request())
+    assert response.success and len(response.stack.slices) == 5
+    executor.shutdown()
+    thread.join(5.0)
+    node.destroy_node()
+
+
+def test_services_of_an_inactive_node_say_so(context: Context, peer: Peer, camera: FakeCamera) -> None:
+    with Running(FocusSweepNode, context) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        response = peer.call(CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request())
+        assert not response.success and "not active" in response.message
+        response = peer.call(SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=1.0))
+        assert not response.success and "not active" in response.message
+
+
+# -- failures
+
+
+def test_a_camera_that_does_not_open_fails_configure_with_one_line(
+    context: Context, camera: FakeCamera, capfd: pytest.CaptureFixture[str]
+) -> None:
+    camera.broken = "camera /dev/video7: expected a device, found none"
+    with Running(FocusSweepNode, context) as node:
+        with pytest.raises(HybridDepthError, match="focus_sweep: camera /dev/video7: expected a device"):
+            node.start()
+        camera.broken = ""
+        node.start()  # and once it is there, it can be configured
+    log = capfd.readouterr()
+    assert (log.err + log.out).count("/dev/video7") == 1
+
+
+def test_a_camera_that_fails_is_reopened_and_diagnostics_say_why(
+    node: Any, peer: Peer, camera: FakeCamera
+) -> None:
+    newest = peer.diagnostics("focus_sweep")
+    received = peer.listen(FocalSlice, "slice")
+    assert wait_for(lambda: received)
+    camera.broken = "camera fake: unplugged"
+    assert wait_for(lambda: newest() and newest().level == b"\x02" and "unplugged" in newest().message)
+    assert wait_for(lambda: node.counters["camera failures"] >= 2)  # it tried again, and failed again
+    received.clear()
+    camera.broken = ""
+    assert wait_for(lambda: received)
+    assert wait_for(lambda: newest().level == b"\x00"), newest()
+    assert camera.opened == 2
+    assert float(values_of(newest())["slice rate [Hz]"]) > 0.0
+    assert values_of(newest())["camera"] == "simulated"
+
+
+def test_focus_positions_that_the_lens_cannot_reach_fail_configure(
+    context: Context, peer: Peer, camera: FakeCamera
+) -> None:
+    overrides = [Parameter("focus_diopters", value=[0.5, 9.0])]
+    running = Running(FocusSweepNode, context, parameter_overrides=overrides)
+    with (
+        running as node,
+        pytest.raises(HybridDepthError, match=r"focus_diopters: expected 0 to 4 1/m.* got 9"),
+    ):
+        node.start()
+
+
+def test_twenty_lifecycle_rounds_leave_no_thread_and_no_memory_behind(
+    context: Context, peer: Peer, camera: FakeCamera
+) -> None:
+    with Running(FocusSweepNode, context) as node:
+        received = peer.listen(FocalSlice, "slice")
+
+        def round_trip() -> None:
+            for transition in (node.trigger_configure, node.trigger_activate):
+                assert transition() == TransitionCallbackReturn.SUCCESS
+            assert wait_for(lambda: node._last is not None)
+            for transition in (node.trigger_deactivate, node.trigger_cleanup):
+                assert transition() == TransitionCallbackReturn.SUCCESS
+            assert camera.closed.is_set()
+            received.clear()
+
+        for _ in range(5):  # what is allocated once is allocated by now
+            round_trip()
+        gc.collect()
+        threads, memory, files = (
+            threading.active_count(),
+            resident_memory_mb(),
+            len(os.listdir("/proc/self/fd")),
+        )
+        for _ in range(20):
+            round_trip()
+        gc.collect()
+        assert wait_for(lambda: threading.active_count() < threads + 5)  # the executor's pool may still grow
+        assert resident_memory_mb() - memory < 8.0
+        assert len(os.listdir("/proc/self/fd")) <= files

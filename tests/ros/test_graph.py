@@ -1,0 +1,186 @@
+"""The whole graph in one process, and each node as a process of its own: start, work, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from hybriddepth_ros.errors import HybridDepthError, ParameterError
+from hybriddepth_ros.ros.graph import DepthGraph, find_config, set_dds_profile
+from tests.ros.helpers import Peer, stamps, wait_for
+
+SMALL = {
+    "simulated.width": 128,
+    "simulated.height": 96,
+    "simulated.loop_frames": 5,
+    "simulated.motion": "none",
+    "simulated.frame_rate": 30,
+}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_from_the_simulated_camera_to_depth_with_equal_stamps() -> None:
+    with DepthGraph(overrides={"focus_sweep": SMALL, "depth": {"register": False}}) as graph:
+        peer = Peer(graph.context)
+        kinds = {
+            "depth/image_rect": Image,
+            "depth/uncertainty": Image,
+            "depth/camera_info": CameraInfo,
+            "rgb/image_rect": Image,
+            "depth/points": PointCloud2,
+            "ground_truth/depth": Image,
+        }
+        received = {topic: peer.listen(kind, topic) for topic, kind in kinds.items()}
+        assert wait_for(lambda: all(len(messages) > 2 for messages in received.values()), 60.0)
+        outputs = [set(stamps(messages)) for messages in received.values()]
+        assert set.intersection(*outputs)
+        stamp = max(set.intersection(*outputs))
+        by_topic = {t: next(m for m in msgs if stamps([m])[0] == stamp) for t, msgs in received.items()}
+        depth = np.frombuffer(by_topic["depth/image_rect"].data, np.float32)
+        truth = np.frombuffer(by_topic["ground_truth/depth"].data, np.float32)
+        assert np.isfinite(depth).mean() > 0.2
+        assert np.nanmedian(np.abs(depth - truth) / truth) < 0.2
+        peer.close()
+
+
+def test_close_is_quick_and_may_be_called_again() -> None:
+    graph = DepthGraph(overrides={"focus_sweep": SMALL})
+    with graph:
+        assert graph.wait(timeout=0.2) is False
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.0
+    graph.close()
+    assert not graph.context.ok()
+    assert graph.wait(timeout=5.0) is False  # what was shut down is not waited for
+
+
+def test_a_node_that_refuses_ends_the_start_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(HybridDepthError, match="model: unknown model 'sweepnett'"):
+        DepthGraph(overrides={"depth": {"model": "sweepnett"}, "focus_sweep": SMALL}).start()
+    missing = {"camera": "replay", "replay.stack": str(tmp_path / "absent")}
+    with pytest.raises(HybridDepthError, match="absent"):
+        DepthGraph(overrides={"focus_sweep": missing}).start()
+
+
+def test_a_stop_during_the_start_ends_it() -> None:
+    stop = threading.Event()
+    slow = {"simulated.width": 640, "simulated.height": 480, "simulated.loop_frames": 200}
+    graph = DepthGraph(overrides={"focus_sweep": slow}, stop_event=stop)
+    threading.Timer(1.0, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        graph.start()
+    assert time.monotonic() - began < 5.0
+
+
+def test_wait_ends_with_the_event() -> None:
+    stop = threading.Event()
+    graph = DepthGraph(overrides={"focus_sweep": SMALL})
+    with graph:
+        threading.Timer(0.2, stop.set).start()
+        assert graph.wait(stop, timeout=30.0) is True
+
+
+def test_file_and_overrides_and_namespace_reach_the_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("/**/depth:\n  ros__parameters: {max_depth: 7, min_depth: 0.2}\n")
+    graph = DepthGraph(path, {"depth": {"min_depth": 0.3}, "focus_sweep": SMALL}, namespace="/robot/eye/")
+    with graph:
+        assert graph.depth.get_fully_qualified_name() == "/robot/eye/depth"
+        assert graph.depth.get_parameter("max_depth").value == 7.0
+        assert graph.depth.get_parameter("min_depth").value == 0.3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"depht": {}}, "unknown node 'depht'.*did you mean depth"),
+        ({"depth": {"modl": "x"}}, "depth: unknown parameter 'modl'; did you mean model"),
+        ({"depth": {"max_depth": "far"}}, "depth: max_depth: expected a number"),
+        ({"focus_sweep": {"camera": "webcam"}}, "unknown camera 'webcam'"),
+    ],
+)
+def test_overrides_are_checked_before_anything_starts(
+    overrides: dict[str, dict[str, object]], expected: str
+) -> None:
+    with pytest.raises(ParameterError, match=expected):
+        DepthGraph(overrides=overrides)
+
+
+def test_the_dds_profile_is_set_unless_the_user_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    if find_config("fastdds.xml") is None:
+        pytest.skip("config/fastdds.xml is not there")
+    set_dds_profile()
+    assert os.environ[names[0]].endswith("fastdds.xml")
+    monkeypatch.setenv(names[0], "")
+    monkeypatch.setenv(names[1], "/mine.xml")
+    set_dds_profile()
+    assert os.environ[names[0]] == ""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("module", ["depth_node", "focus_sweep_node"])
+def test_ctrl_c_ends_a_node_without_a_traceback(module: str, twice: bool) -> None:
+    """`ros2 launch` passes SIGINT on to children that the terminal's Ctrl-C has already reached."""
+    arguments = ["-p", "autostart:=true"]
+    if module == "focus_sweep_node":
+        arguments += [part for name, value in SMALL.items() for part in ("-p", f"{name}:={value}")]
+    command = [sys.executable, "-m", f"hybriddepth_ros.ros.{module}", "--ros-args", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    rclpy_context = rclpy.context.Context()
+    rclpy_context.init(args=[])
+    peer = rclpy.create_node("watcher", context=rclpy_context, use_global_arguments=False)
+    name = module.removesuffix("_node")
+    assert wait_for(lambda: name in peer.get_node_names(), 30.0), process.communicate(timeout=1)
+    wanted = "slice"
+    assert wait_for(lambda: peer.count_publishers(wanted) or peer.count_subscribers(wanted), 30.0)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    if twice:
+        time.sleep(0.02)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode in (0, 130), output
+    assert "Traceback" not in output and "terminate called" not in output, output
+    assert (
+        time.monotonic() - began < 5.0
+    )  # 2 s on an idle machine, process start-up and exit of Python included
+    peer.destroy_node()
+    rclpy_context.try_shutdown()
+
+
+def test_a_bad_parameter_on_the_command_line_is_one_line_and_exit_2() -> None:
+    command = [sys.executable, "-m", "hybriddepth_ros.ros.depth_node", "--ros-args", "-p", "max_depth:=-3.0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.strip() == "max_depth: expected 0.1 to 1000.0 m, got -3.0"
+
+
+def test_the_shipped_file_is_what_rcl_reads_too() -> None:
+    """The same file through rcl, as `ros2 run` and `ros2 launch` pass it."""
+    from hybriddepth_ros.ros.depth_node import DepthNode
+
+    context = rclpy.context.Context()
+    context.init(args=[])
+    node = DepthNode(
+        context=context,
+        namespace="focus_camera",
+        use_global_arguments=False,
+        cli_args=["--ros-args", "--params-file", str(ROOT / "config" / "depth.yaml"), "-p", "max_depth:=9"],
+    )
+    assert node.get_parameter("max_depth").value == 9.0
+    assert "max_sigma_diopters" in node._parameter_overrides
+    node.destroy_node()
+    context.try_shutdown()
