@@ -18,14 +18,16 @@ def all_in_focus(
     stack: AlignedStack, diopters: npt.NDArray[np.float32], blur_px_per_diopter: float
 ) -> ImageRGB:
     """[H, W, 3] uint8 RGB from an aligned stack and its inverse depth [H, W] 1/m."""
-    smooth = cv2.GaussianBlur(diopters, (0, 0), 2.0)
+    height, width = diopters.shape
+    half = (max(width // 2, 1), max(height // 2, 1))
+    smooth = cv2.GaussianBlur(cv2.resize(diopters, half, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    slope = np.float32(blur_px_per_diopter / SOFTNESS_PX)
     image = stack.images[0]
     for lower, upper, nearer in zip(
         stack.focus_diopters, stack.focus_diopters[1:], stack.images[1:], strict=False
     ):
-        # Half way between two focus positions both are equally blurred; the difference there goes as twice
-        # the distance.
-        middle, per_px = 0.5 * (lower + upper), blur_px_per_diopter / SOFTNESS_PX
-        share = np.clip((smooth - middle) * per_px + 0.5, 0.0, 1.0).astype(np.float32)
-        image = cv2.blendLinear(image, nearer, 1.0 - share, share)
+        # Half way between two focus positions both are equally blurred, on either side one is sharper.
+        share = np.clip((smooth - 0.5 * (lower + upper)) * slope + np.float32(0.5), 0.0, 1.0)
+        full_share = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(cv2.blendLinear(image, nearer, 1.0 - full_share, full_share), np.uint8)
     return np.ascontiguousarray(image)

@@ -10,6 +10,7 @@ inverse variance.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -28,6 +29,7 @@ BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends o
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 BAND_WEIGHTS = (0.5, 1.0, 1.0)  # the finest band follows the noise and the in-focus blur most
+BLOCK_PIXELS = 1024
 SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
 LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
 BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
@@ -128,8 +130,9 @@ def find_optics(
     sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
 
     def misfit(optics: StackOptics) -> float:
-        cost, _ = _likelihood(sample, noise, focus_diopters, optics)
-        return float(np.minimum(cost.min(axis=1), 30.0).mean())
+        blocks = _costs(sample, noise, focus_diopters, optics)
+        lowest = [np.minimum(cost.min(axis=1) + power, 30.0) for _, cost, power, _ in blocks]
+        return float(np.concatenate(lowest).mean())
 
     def best_blur(optics: StackOptics) -> StackOptics:
         return min((replace(optics, blur_px_per_diopter=float(blur)) for blur in BLUR_HYPOTHESES), key=misfit)
@@ -145,67 +148,73 @@ def fit_response(
 ) -> tuple[Floats, Floats]:
     """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2 from energies [S, BANDS, h, w]."""
     height, width = energies.shape[2:]
-    cost, candidates = _likelihood(energies, noise, focus_diopters, optics)  # [P, C]
-    best = cost.argmin(axis=1)
-    lowest = cost[np.arange(len(cost)), best]
-    # Sub-candidate peak by a parabola; at the ends of the range there is none.
-    inner = np.clip(best, 1, len(candidates) - 2)
-    pixel = np.arange(len(cost))
-    left, middle, right = cost[pixel, inner - 1], cost[pixel, inner], cost[pixel, inner + 1]
-    curvature = left - 2.0 * middle + right
-    offset = np.where(curvature > 1e-6, 0.5 * (left - right) / np.maximum(curvature, 1e-6), 0.0)
-    step = float(candidates[1] - candidates[0])
-    diopters = np.where(
-        inner == best, candidates[inner] + np.clip(offset, -0.5, 0.5) * step, candidates[best]
-    )
+    diopters, variance = np.empty((2, height * width), np.float32)
+    freedom = max((energies.shape[0] - 1) * BANDS - 1, 1)
+    for pixels, cost, power, candidates in _costs(energies, noise, focus_diopters, optics):
+        diopters[pixels], variance[pixels] = _peak(cost, power, candidates, freedom)
+    return diopters.reshape(height, width), variance.reshape(height, width)
 
-    misfit = np.maximum(lowest / max(energies.shape[0] * BANDS - BANDS - 1, 1), 1.0)  # reduced chi-square
-    likelihood = np.exp(-0.5 * (cost - lowest[:, None]) / misfit[:, None])
+
+def _peak(cost: Floats, power: Floats, candidates: Floats, freedom: int) -> tuple[Floats, Floats]:
+    """The best candidate [P], refined between its neighbours, and the likelihood's variance about it [P].
+
+    cost [P, C] is minus twice the log likelihood less `power` [P].
+    """
+    rows = np.arange(len(cost))
+    best = cost.argmin(axis=1)
+    lowest = cost[rows, best]
+    # Between candidates by a parabola; at the ends of the range there is none.
+    inner = np.clip(best, 1, len(candidates) - 2)
+    left, middle, right = cost[rows, inner - 1], cost[rows, inner], cost[rows, inner + 1]
+    curvature = np.maximum(left - 2.0 * middle + right, np.float32(1e-6))
+    offset = np.where(inner == best, np.clip(0.5 * (left - right) / curvature, -0.5, 0.5), 0.0)
+    step = candidates[1] - candidates[0]
+    diopters = candidates[best] + offset.astype(np.float32) * step
+
+    misfit = np.maximum((lowest + power) / np.float32(freedom), np.float32(1.0))  # reduced chi-square
+    cost -= lowest[:, None]
+    cost *= (np.float32(-0.5) / misfit)[:, None]
+    likelihood = np.exp(cost, out=cost)
     moments = likelihood @ np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
     mean, square = moments[:, 1] / moments[:, 0], moments[:, 2] / moments[:, 0]
     variance = square - 2.0 * diopters * mean + diopters**2
-    # Resolution of the grid, and the part of the likelihood that the range's ends cut off.
-    variance = np.maximum(variance, (0.3 * step) ** 2)
-    return diopters.astype(np.float32).reshape(height, width), variance.astype(np.float32).reshape(
-        height, width
-    )
+    return diopters, np.maximum(variance, (0.3 * step) ** 2)  # no finer than the candidates
 
 
-def _likelihood(
+def _costs(
     energies: Floats, noise: Floats, focus_diopters: npt.NDArray[np.float32], optics: StackOptics
-) -> tuple[Floats, Floats]:
-    """Minus twice the log likelihood [P, C] of each candidate inverse depth [C] for energies [S, BANDS, h,
-    w].
+) -> Iterator[tuple[npt.NDArray[np.intp], Floats, Floats, Floats]]:
+    """Blocks of (pixels [P], cost [P, C], power [P], candidates [C] 1/m) over all pixels of energies.
 
-    The texture's own strength is unknown: logarithms are compared after their mean over slices is taken off.
-    With that, the cost is one matrix product per class of signal-to-noise ratio.
+    cost + power is minus twice the log likelihood of each candidate. The texture's own strength is unknown:
+    logarithms are compared after their mean over slices is taken off. With that, the cost is one matrix
+    product per class of signal-to-noise ratio; the blocks are small enough to stay in the processor's cache.
     """
     count = energies.shape[0]
-    templates, candidates = _templates(tuple(map(float, focus_diopters)), optics)  # [K, S * BANDS, C]
+    templates, biases, candidates = _templates(tuple(map(float, focus_diopters)), optics)
     logs = np.log(energies + noise[:, None, None])  # [S, BANDS, h, w]
     logs -= logs.mean(axis=0)
-    weights = np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / LOG_ENERGY_SIGMA
-    logs *= weights[:, None, None]
-    features = logs.reshape(count * BANDS, -1).T  # [P, S * BANDS]
-    signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
-    snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int64)
-    cost = np.empty((features.shape[0], len(candidates)), np.float32)
+    logs *= (np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / np.float32(LOG_ENERGY_SIGMA))[:, None, None]
+    features = np.ascontiguousarray(logs.reshape(count * BANDS, -1).T)  # [P, S * BANDS]
     power = np.einsum("ij,ij->i", features, features)
+    signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
+    snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int8)
     for k in range(SNR_CLASSES):
         members = np.flatnonzero(snr_class == k)
-        if len(members):
-            template = templates[k]
-            cost[members] = (
-                features[members] @ (-2.0 * template)
-                + power[members, None]
-                + (template * template).sum(axis=0)
-            )
-    return cost, candidates
+        for start in range(0, len(members), BLOCK_PIXELS):
+            pixels = members[start : start + BLOCK_PIXELS]
+            cost = features[pixels] @ templates[k]
+            cost += biases[k]
+            yield pixels, cost, power[pixels], candidates
 
 
 @lru_cache(maxsize=256)
-def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[Floats, Floats]:
-    """Expected, centred log energies [SNR_CLASSES, S * BANDS, C] and the candidates [C] 1/m."""
+def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[Floats, Floats, Floats]:
+    """What `_costs` multiplies with, for every candidate inverse depth [C] 1/m.
+
+    Returns (-2 x the expected centred log energies [SNR_CLASSES, S * BANDS, C], their power [SNR_CLASSES, C],
+    the candidates [C]).
+    """
     focus = np.array(focus_diopters)
     spacing = (focus.max() - focus.min()) / max(len(focus) - 1, 1)
     nearest, farthest = focus.max() + BEYOND_SWEEP * spacing, focus.min() - BEYOND_SWEEP * spacing
@@ -220,23 +229,25 @@ def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> tuple[
     templates = []
     for k in range(SNR_CLASSES):
         signal = 0.1 * 3.0**k
-        # The noise counts twice: the image has it, and `_likelihood` adds it to keep the logarithm tame.
+        # The noise counts twice: the image has it, and `_costs` adds it to keep the logarithm tame.
         logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)
         logs -= logs.mean(axis=0, keepdims=True)
         templates.append((logs * weights).transpose(0, 2, 1).reshape(len(focus) * BANDS, CANDIDATES))
-    return np.stack(templates).astype(np.float32), candidates.astype(np.float32)
+    expected = np.stack(templates)
+    biases = (expected * expected).sum(axis=1)
+    return (-2.0 * expected).astype(np.float32), biases.astype(np.float32), candidates.astype(np.float32)
 
 
 def _sharpest(greys: list[npt.NDArray[np.uint8]], energies: Floats) -> Floats:
     """A quick all-in-focus grey image [H, W] 0..1, for guiding only."""
     height, width = greys[0].shape
-    result: Floats = greys[0].astype(np.float32)
+    result = greys[0]
     most = energies[0, 1]
     for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
-        share = _resize(most / (most + energy + np.float32(1e-6)), (height, width))
+        share = energy / (most + energy + np.float32(1e-6))
         share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # mostly one or the other
-        sharp = grey.astype(np.float32)
-        result = sharp + share * (result - sharp)
+        full_share = _resize(share, (height, width))
+        result = np.asarray(cv2.blendLinear(result, grey, 1.0 - full_share, full_share), np.uint8)
         most = np.maximum(most, energy)
     return result * np.float32(1.0 / 255.0)
 
