@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hybriddepth_ros.commands.options import check_device
 from hybriddepth_ros.commands.output import OutputFolder
-from hybriddepth_ros.commands.status import StatusLine, describe, losses
+from hybriddepth_ros.commands.status import StatusLine, describe, losses, quiet_start
 from hybriddepth_ros.commands.stopping import StopRequest, stop_on_signals
 from hybriddepth_ros.errors import HybridDepthError, OutputError
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 FILES = ("depth.png", "report.html", "summary.json")
 NAMESPACE = "focus_camera"
-# Rendering ahead takes longest of all: twelve poses of a smaller sway are enough of a path and half the wait.
-CAMERA = {"camera": "simulated", "simulated.loop_frames": 12, "simulated.motion_mm": 4.0}
 
 
 def demo(
@@ -49,8 +48,8 @@ def demo(
     with stop_on_signals() as stop, OutputFolder(out, FILES) as folder, _BagFolder(out) as bag:
         keep_to_this_machine()
         overrides: dict[str, dict[str, Any]] = {
-            "focus_sweep": {**CAMERA, "simulated.seed": seed},
-            "depth": {"model": model, "device": device},
+            "focus_sweep": {"camera": "simulated", "simulated.seed": seed},
+            "depth": {"model": model, "device": check_device(device)},
         }
         recorded = record(bag.recording, overrides, seconds, stop)
         bag.keep()
@@ -118,9 +117,10 @@ def record(bag: Path, overrides: dict[str, dict[str, Any]], seconds: float, stop
         cleanup.callback(graph.close)
         # Closed before the nodes are: the bag must be whole even if they take their time.
         cleanup.callback(lambda: recorder.close(timeout_s=0.5 if stop else 10.0))
-        print("preparing the simulated camera ...", flush=True)
         with contextlib.suppress(KeyboardInterrupt), StatusLine() as status:  # raised by start when stopped
-            graph.start()
+            status.show("preparing the simulated camera ...")
+            with quiet_start(NAMESPACE):
+                graph.start()
             _watch(graph, status, seconds, first_depth_s, stop)
             lost = losses(graph)
     return Recorded(recorder.counts, lost)
@@ -147,14 +147,12 @@ def _watch(
 
 def all_topics() -> dict[str, str]:
     """Absolute topic -> `package/msg/Name` of everything that the graph publishes on a simulated camera."""
-    from diagnostic_msgs.msg import DiagnosticArray
+    from hybriddepth_ros.ros.interface import INTERFACE
 
-    from hybriddepth_ros.ros import depth_outputs, sweep_outputs
-
-    own = sweep_outputs.TOPICS | sweep_outputs.GROUND_TRUTH_TOPICS | depth_outputs.TOPICS
-    topics: dict[str, type] = {f"/{NAMESPACE}/{name}": kind for name, kind in own.items()}
-    topics["/diagnostics"] = DiagnosticArray
-    return {name: f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}" for name, kind in topics.items()}
+    published = {endpoint.name: endpoint.type for endpoint in INTERFACE if endpoint.direction == "publishes"}
+    return {
+        name if name.startswith("/") else f"/{NAMESPACE}/{name}": kind for name, kind in published.items()
+    }
 
 
 class _Spinning:

@@ -232,7 +232,7 @@ def _device_check(name: str, devices: list[str], group: str) -> Check:
 
 
 def _segment_check() -> Check:
-    """What its shared-memory segment (512 KB unless a profile says more) cannot hold, Fast DDS sends by UDP."""
+    """Fast DDS sends by UDP what its shared-memory segment cannot hold (512 KB by default)."""
     name = "DDS segment"
     rmw = os.environ.get("RMW_IMPLEMENTATION", "")
     if rmw and "fastrtps" not in rmw:

@@ -1,7 +1,8 @@
-"""The `-p name:=value` syntax of ROS."""
+"""Options that are checked here: `-p name:=value`, as in ROS, `--device`, `--namespace`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,20 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ParameterError(f"-p {text}: expected a YAML value after :=") from None
     return values
+
+
+def check_device(device: str) -> str:
+    """The device, if it can be the name of one; whether it is there, the model finds out."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ParameterError(f"--device {device}: expected auto, cpu, cuda or cuda:<number>")
+    return device
+
+
+def check_namespace(namespace: str) -> str:
+    """The namespace, if ROS takes it: names joined by slashes, or none."""
+    if not re.fullmatch(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", namespace, re.ASCII):
+        raise ParameterError(f"--namespace {namespace}: expected letters, digits, _ and /, no digit first")
+    return namespace
 
 
 def by_node(assignments: dict[str, Any], nodes: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hybriddepth_ros.commands.options import by_node, parse_assignments
-from hybriddepth_ros.commands.status import StatusLine, describe
+from hybriddepth_ros.commands.options import by_node, check_device, check_namespace, parse_assignments
+from hybriddepth_ros.commands.status import StatusLine, describe, quiet_start
 from hybriddepth_ros.commands.stopping import stop_on_signals
 
 
@@ -52,8 +53,11 @@ def run(
         overrides = _overrides(camera, stack, model, device, parameter)
         from hybriddepth_ros.ros.graph import DepthGraph
 
-        graph = DepthGraph(params_file, overrides, namespace, stop_event=stop.event)
-        with graph, StatusLine() as status:
+        graph = DepthGraph(params_file, overrides, check_namespace(namespace), stop_event=stop.event)
+        with contextlib.closing(graph), StatusLine() as status:
+            status.show("starting the camera and the model ...")
+            with quiet_start(namespace):
+                graph.start()
             end = None if seconds is None else time.monotonic() + seconds
             while not stop and graph.context.ok():
                 if end is not None and time.monotonic() >= end:
@@ -77,9 +81,10 @@ def _overrides(
         overrides["focus_sweep"] = {"camera": camera or "replay", "replay.stack": str(stack)}
     elif camera is not None:
         overrides["focus_sweep"]["camera"] = camera
-    for name, value in (("model", model), ("device", device)):
-        if value is not None:
-            overrides["depth"][name] = value
+    if model is not None:
+        overrides["depth"]["model"] = model
+    if device is not None:
+        overrides["depth"]["device"] = check_device(device)
     for node, values in by_node(parse_assignments(parameter or ()), tuple(overrides)).items():
         overrides[node] |= values
     return overrides

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,23 @@ if TYPE_CHECKING:
     from hybriddepth_ros.ros.graph import DepthGraph
 
 _LOSSES = ("dropped", "refused", "lost", "exceptions", "failures")
+
+
+@contextlib.contextmanager
+def quiet_start(namespace: str) -> Iterator[None]:
+    """Keeps the nodes' own log off the terminal: why a start failed is told once, by the command."""
+    from rclpy.logging import LoggingSeverity, set_logger_level
+
+    from hybriddepth_ros.ros.schema import NODES
+
+    loggers = [".".join([*filter(None, namespace.split("/")), node]) for node in NODES]
+    for logger in loggers:
+        set_logger_level(logger, LoggingSeverity.FATAL)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            set_logger_level(logger, LoggingSeverity.UNSET)
 
 
 def losses(graph: DepthGraph) -> dict[str, int]:
@@ -45,7 +63,7 @@ class StatusLine:
     """A line that is rewritten in place on a terminal, and printed every `quiet_s` elsewhere (a log, CI)."""
 
     def __init__(self, quiet_s: float = 10.0) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stdout.isatty()
         self._period_s = 1.0 if self._terminal else quiet_s
         self._next = time.monotonic() + min(1.0, self._period_s)
 
@@ -57,7 +75,7 @@ class StatusLine:
         """Shows the text now; `due` says when to come again."""
         self._next = time.monotonic() + self._period_s
         start, end = ("\r\x1b[2K", "") if self._terminal else ("", "\n")
-        print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
+        print(f"{start}{text}", end=end, flush=True)
 
     def __enter__(self) -> StatusLine:
         return self
@@ -66,4 +84,4 @@ class StatusLine:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._terminal:
-            print(file=sys.stderr, flush=True)
+            print(flush=True)

@@ -1,0 +1,94 @@
+"""`hybriddepth doctor`: says what is there, what is missing and what to do; never fails itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hybriddepth_ros.commands import doctor_checks
+from tests.cli.conftest import Outcome
+
+RunCli = Callable[..., Outcome]
+
+
+def checks(outcome: Outcome) -> dict[str, dict[str, object]]:
+    return {check["name"]: check for check in json.loads(outcome.out)["checks"]}
+
+
+def test_json_has_a_state_for_every_subject(run_cli: RunCli) -> None:
+    outcome = run_cli("doctor", "--json")
+    assert outcome.code == 0
+    found = checks(outcome)
+    expected = {"Python", "numpy", "OpenCV", "ROS 2", "cv_bridge", "torch", "cameras", "serial ports"}
+    assert expected | {"ROS domain", "discovery", "DDS segment", "/dev/shm", "weights", "disk"} <= set(found)
+    assert {check["state"] for check in found.values()} <= {"ok", "warn", "missing"}
+    assert all(check["next_step"] for check in found.values() if check["state"] == "missing")
+
+
+def test_the_table_names_every_check(run_cli: RunCli) -> None:
+    names = checks(run_cli("doctor", "--json"))
+    table = run_cli("doctor").out
+    assert all(name in table for name in names)
+
+
+def test_a_missing_essential_is_exit_1_and_a_next_step(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(*names: str) -> str | None:
+        return None if names == ("PyYAML",) else "6.0"
+
+    monkeypatch.setattr(doctor_checks, "installed_version", version)
+    outcome = run_cli("doctor")
+    assert outcome.code == 1
+    assert "pip install 'PyYAML>=6'" in outcome.out and "nothing works without: PyYAML" in outcome.out
+
+
+def test_opencv_5_is_a_warning_as_it_breaks_cv_bridge(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_checks, "opencv_version", lambda: "5.0.0")
+    check = checks(run_cli("doctor", "--json"))["OpenCV"]
+    assert check["state"] == "warn" and "<5" in str(check["next_step"])
+
+
+def test_a_small_dds_segment_is_a_warning(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.xml"
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    monkeypatch.delenv("RMW_IMPLEMENTATION", raising=False)
+    for size, state in ((524288, "warn"), (64 << 20, "ok")):
+        profile.write_text(f'<dds xmlns="http://www.eprosima.com"><segment_size>{size}</segment_size></dds>')
+        assert checks(run_cli("doctor", "--json"))["DDS segment"]["state"] == state
+    profile.write_text("<dds>")
+    assert checks(run_cli("doctor", "--json"))["DDS segment"]["state"] == "missing"
+
+
+def test_discovery_of_the_whole_subnet_is_a_warning(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+    assert checks(run_cli("doctor", "--json"))["discovery"]["state"] == "warn"
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "many")
+    found = checks(run_cli("doctor", "--json"))
+    assert (found["discovery"]["state"], found["ROS domain"]["state"]) == ("ok", "missing")
+
+
+def test_devices_without_permission_name_the_group(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks.glob, "glob", lambda p: ["/dev/video7"] if "video" in p else [])
+    monkeypatch.setattr(doctor_checks.os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor_checks.os, "getgroups", lambda: [])
+    check = checks(run_cli("doctor", "--json"))["cameras"]
+    assert check["state"] == "warn" and "/dev/video7" in str(check["found"])
+    assert "usermod -aG video" in str(check["next_step"])
+
+
+def test_a_check_that_fails_does_not_end_the_doctor(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[doctor_checks.Check]:
+        raise ZeroDivisionError("broken installation")
+
+    monkeypatch.setattr(doctor_checks, "check_gpu", broken)
+    outcome = run_cli("doctor")
+    assert outcome.code == 0 and "broken installation" in outcome.out
