@@ -1,4 +1,6 @@
-"""Metric depth with a per-pixel sigma from one camera's focus sweep. Importing this needs neither ROS nor a GPU."""
+"""Metric depth with a per-pixel sigma from one camera's focus sweep. Importing this needs neither ROS nor a
+GPU.
+"""
 
 from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator

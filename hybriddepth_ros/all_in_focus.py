@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hybriddepth_ros.focal_stack import ImageRGB
+from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models.base import AlignedStack
 
 SOFTNESS_PX = (

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from hybriddepth_ros.all_in_focus import all_in_focus
 from hybriddepth_ros.errors import RegistrationError
-from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack, ImageRGB
+from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
+from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter

@@ -10,31 +10,25 @@ import math
 import os
 import re
 import reprlib
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import yaml
 
 from hybriddepth_ros.errors import OutputError, ParameterError, StackError
+from hybriddepth_ros.image_files import ImageRGB, encode_png, read_bytes, read_image
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.parameters import nearest_name
-
-ImageRGB = npt.NDArray[np.uint8]  # [H, W, 3] RGB
 
 MANIFEST_NAME = "stack.yaml"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # A lens that overshoots infinity is at most slightly negative; 100 1/m is 1 cm in front of it.
 FOCUS_RANGE_DIOPTERS = (-1.0, 100.0)
 MIN_FOCUS_STEP_DIOPTERS = 1e-4  # closer focus positions are the same one written twice
-MAX_IMAGE_PIXELS = 100_000_000
-MAX_FILE_BYTES = 1 << 30
 MAX_MANIFEST_BYTES = 1 << 20
 
 # `_0.90` or `-0.90` at the end of a stem; `_-0.90` is a negative distance, and `_007` is a counter, not 7 m.
@@ -183,7 +177,7 @@ class FocalStack:
             folder.mkdir(parents=True, exist_ok=True)
             for index, item in enumerate(self.slices):
                 file_name = f"slice_{index:02d}.png"
-                (folder / file_name).write_bytes(_encode_png(item.image))
+                (folder / file_name).write_bytes(encode_png(item.image))
                 entry = {"image": file_name, "focus_diopters": float(item.focus_diopters)}
                 listing.append(entry | ({"stamp_ns": int(item.stamp_ns)} if item.stamp_ns else {}))
             document: dict[str, Any] = {"slices": listing}
@@ -275,82 +269,13 @@ def _read_slices(
 ) -> tuple[FocalSlice, ...]:
     labels = [str(file) for file in files]
     _check_focus(focus, labels)
-    images = [_read_image(file) for file in files]
+    images = [read_image(file) for file in files]
     _check_images(images, labels)
     return tuple(FocalSlice(*parts) for parts in zip(images, focus, stamps, strict=True))
 
 
-def _read_image(path: Path) -> ImageRGB:
-    """[H, W, 3] RGB of any image: 16 bits are scaled to 8, grey is repeated, alpha is dropped."""
-    data = _read_bytes(path, MAX_FILE_BYTES)
-    try:
-        for width, height in _declared_sizes(data):
-            _check_pixels(path, width, height)
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except (cv2.error, struct.error, IndexError, ValueError):
-        bgr = None
-    if bgr is None:
-        raise StackError(f"{path}: expected an image, could not decode it")
-    _check_pixels(path, bgr.shape[1], bgr.shape[0])
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_IMAGE_PIXELS:
-        limit = f"{MAX_IMAGE_PIXELS / 1e6:g} megapixels"
-        raise StackError(f"{path}: expected an image of at most {limit}, got {width}x{height}")
-
-
-def _declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    """(width, height) in pixels that the file claims; ValueError and its like for a damaged file.
-
-    A small file can claim any size, so it is asked before decoding. PNG and JPEG are walked to their end:
-    libpng complains of a cut file on stderr, and OpenCV 4.6 fills the rest of a cut JPEG with grey.
-    """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        yield struct.unpack_from(">II", data, 16)
-        position, kind = 8, b""
-        while kind != b"IEND":
-            (length,), kind = struct.unpack_from(">I", data, position), data[position + 4 : position + 8]
-            end = position + 8 + length
-            if struct.unpack_from(">I", data, end)[0] != zlib.crc32(data[position + 4 : end]):
-                raise ValueError("checksum")
-            position = end + 4
-    elif data.startswith(b"\xff\xd8"):
-        position, marker = 2, 0
-        while marker != 0xDA:  # start of scan
-            while data[position + 1] == 0xFF:  # padding
-                position += 1
-            marker, length = data[position + 1], struct.unpack_from(">H", data, position + 2)[0]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header
-                height, width = struct.unpack_from(">HH", data, position + 5)
-                yield width, height
-            position += 2 + length
-        data.index(b"\xff\xd9", position)  # the end of the image: within a scan no 0xFF is followed by 0xD9
-    elif data.startswith(b"BM"):
-        width, height = struct.unpack_from("<HH" if data[14] == 12 else "<ii", data, 18)
-        yield abs(width), abs(height)
-    elif data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
-        yield 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-
-
-def _encode_png(image: ImageRGB) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def _read_bytes(path: Path, limit: int) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would block
-            raise StackError(f"{path}: expected a regular file")
-        if path.stat().st_size > limit:
-            raise StackError(f"{path}: expected at most {limit >> 20} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise StackError(f"{path}: expected a file that can be read: {error.strerror}") from None
-
-
 def _load_yaml(path: Path) -> Any:
-    data = _read_bytes(path, MAX_MANIFEST_BYTES)
+    data = read_bytes(path, MAX_MANIFEST_BYTES)
     try:
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -1,7 +1,8 @@
 """Parameters as dataclass fields: default, description, unit and range stand in one place.
 
-A node's or an estimator's parameters are one frozen dataclass whose fields are made by :func:`parameter`. The ROS layer
-declares them, the command line checks files against them, and the documentation prints them; none repeats a default.
+A node's or an estimator's parameters are one frozen dataclass whose fields are made by :func:`parameter`. The
+ROS layer declares them, the command line checks files against them, and the documentation prints them; none
+repeats a default.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from hybriddepth_ros.errors import ParameterError
 T = TypeVar("T")
 
 _KEY = "hybriddepth_parameter"
+LARGEST_NUMBER = 2**63  # what a ROS integer parameter holds
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterInfo:
     """What is said of one parameter beside its name and default.
 
-    `minimum`/`maximum` bound a number (each element of a list). `dynamic` tells whether a running node applies a change;
-    a static one is applied at the next `configure`.
+    `minimum`/`maximum` bound a number (each element of a list). `dynamic` tells whether a running node
+    applies a change; a static one is applied at the next `configure`.
     """
 
     description: str
@@ -82,10 +84,12 @@ def _check_scalar(name: str, kind: type, info: ParameterInfo, value: Any) -> Any
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ParameterError(f"{name}: expected a number, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParameterError(f"{name}: expected a finite number, got {value!r}")
+    if abs(value) >= LARGEST_NUMBER:
+        raise ParameterError(f"{name}: expected a number below 2^63, got a larger one")
     if kind is int and value != int(value):
         raise ParameterError(f"{name}: expected a whole number, got {value!r}")
-    if not math.isfinite(value):
-        raise ParameterError(f"{name}: expected a finite number, got {value!r}")
     low, high = info.minimum, info.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"{'-inf' if low is None else low} to {'inf' if high is None else high}"
@@ -95,7 +99,7 @@ def _check_scalar(name: str, kind: type, info: ParameterInfo, value: Any) -> Any
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

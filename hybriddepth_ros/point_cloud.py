@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.errors import OutputError, ParameterError
-from hybriddepth_ros.focal_stack import CameraIntrinsics, ImageRGB
+from hybriddepth_ros.focal_stack import CameraIntrinsics
+from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.parameters import parameter
 
 # x, y, z [m]; rgb: the bits of 0x00RRGGBB, as PCL and RViz read it; sigma [m]: 1 sigma of z.

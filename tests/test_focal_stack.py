@@ -4,6 +4,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybriddepth_ros import focal_stack
+from hybriddepth_ros import focal_stack, image_files
 from hybriddepth_ros.errors import OutputError, StackError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.optics import ThinLens
@@ -238,7 +239,7 @@ def test_a_format_whose_header_is_not_read_is_refused_by_its_decoded_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = folder_of(tmp_path, "a_0.5.tif", "b_1.tif")
-    monkeypatch.setattr(focal_stack, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr(image_files, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH - 1)
     assert "a_0.5.tif: expected an image of at most" in refusal(FocalStack.from_folder, folder)
 
 
@@ -251,12 +252,14 @@ def test_ordinary_headers_pass(tmp_path: Path) -> None:
     assert message.endswith("16x12, got 4x4")  # both were decoded
 
 
-@pytest.mark.parametrize("limit", ["MAX_FILE_BYTES", "MAX_MANIFEST_BYTES"])
+@pytest.mark.parametrize(
+    "module, limit", [(image_files, "MAX_FILE_BYTES"), (focal_stack, "MAX_MANIFEST_BYTES")]
+)
 def test_a_file_beyond_all_size_is_refused_unread(
-    tmp_path: Path, limit: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module: ModuleType, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = manifest_of(tmp_path, two_slices())
-    monkeypatch.setattr(focal_stack, limit, 20)
+    monkeypatch.setattr(module, limit, 20)
     assert f"{tmp_path}/" in (message := refusal(FocalStack.load, path))
     assert message.endswith("expected at most 0 MiB")
 

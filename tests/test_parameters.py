@@ -79,3 +79,15 @@ def test_a_value_that_cannot_be_applied_is_refused_by_name(values: dict, expecte
 def test_nearest_name_is_silent_when_nothing_is_near() -> None:
     assert nearest_name("strid", ("stride", "organised")) == "; did you mean stride?"
     assert nearest_name("qqq", ("stride", "organised")) == ""
+
+
+@pytest.mark.parametrize("name", ["count", "brightness"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400])
+def test_numbers_that_are_none_are_refused_not_raised_through(name: str, value: float) -> None:
+    with pytest.raises(ParameterError, match=f"{name}: expected"):
+        from_mapping(LampOptions, {name: value})
+
+
+def test_a_key_that_is_not_text_is_refused() -> None:
+    with pytest.raises(ParameterError, match="unknown parameter 1"):
+        from_mapping(LampOptions, {1: 2})  # type: ignore[dict-item]

@@ -21,7 +21,8 @@ from std_msgs.msg import Header
 
 import hybriddepth_msgs.msg as msgs
 from hybriddepth_ros.errors import MessageError
-from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack, ImageRGB
+from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
+from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.optics import ThinLens
 
 # Bytes per pixel of every encoding that can become RGB. 32FC1 and its like are no pictures and are refused.
@@ -42,6 +43,7 @@ BYTES_PER_PIXEL = {
     "yuyv": 2,
     **{f"bayer_{order}{bits}": bits // 8 for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
 }
+Bytes = array.array  # of unsigned bytes
 _POINT_FIELD_TYPES = {
     np.dtype(np.uint8): PointField.UINT8,
     np.dtype(np.uint16): PointField.UINT16,
@@ -73,14 +75,19 @@ def make_header(stamp_ns: int, frame_id: str) -> Header:
 # -- images
 
 
-def image_message(image: npt.NDArray[Any], encoding: str, header: Header) -> Image:
-    """[H, W] or [H, W, C] in the byte layout that `encoding` says; one copy."""
+def image_message(
+    image: npt.NDArray[Any], encoding: str, header: Header, reuse: Bytes | None = None
+) -> Image:
+    """[H, W] or [H, W, C] in the byte layout that `encoding` says; one copy.
+
+    reuse: `data` of a message that was published and is not needed any more, to be overwritten.
+    """
     image = np.ascontiguousarray(image)
     height, width = image.shape[:2]
-    step = image.nbytes // height if height else 0
-    return Image(
-        header=header, height=height, width=width, encoding=encoding, step=step, data=_bytes_of(image)
-    )
+    message = Image(header=header, height=height, width=width, encoding=encoding, check_fields=True)
+    message.step = image.nbytes // height if height else 0
+    message.data = _bytes_of(image, reuse)
+    return message
 
 
 def picture_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
@@ -88,14 +95,16 @@ def picture_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
     return image_message(image, "mono8" if image.ndim == 2 else "rgb8", header)
 
 
-def depth_message(depth: npt.NDArray[np.float32], encoding: str, header: Header) -> Image:
+def depth_message(
+    depth: npt.NDArray[np.float32], encoding: str, header: Header, reuse: Bytes | None = None
+) -> Image:
     """[H, W] metres along Z (NaN = none) as 32FC1 metres, or as 16UC1 millimetres with 0 = none (REP 118)."""
     if encoding == "32FC1":
-        return image_message(np.asarray(depth, np.float32), encoding, header)
+        return image_message(np.asarray(depth, np.float32), encoding, header, reuse)
     millimetres = np.rint(depth * np.float32(1000.0))
     # NaN compares false; what 16 bits cannot hold is no estimate, rather than a wrong one
     known = (millimetres >= 1.0) & (millimetres <= 65535.0)
-    return image_message(np.where(known, millimetres, 0.0).astype(np.uint16), encoding, header)
+    return image_message(np.where(known, millimetres, 0.0).astype(np.uint16), encoding, header, reuse)
 
 
 def check_image(message: Image) -> None:
@@ -142,7 +151,15 @@ def _rgb(image: npt.NDArray[Any]) -> ImageRGB:
     return np.ascontiguousarray(image, np.uint8)
 
 
-def _bytes_of(values: npt.NDArray[Any]) -> array.array[int]:
+def _bytes_of(values: npt.NDArray[Any], reuse: Bytes | None) -> Bytes:
+    """The bytes of a contiguous array in a new array.array, or in `reuse` if its size fits.
+
+    The pages of a fresh 6 MB cloud cost several times its copy, and so do the constructors of messages, which copy
+    what they are given as `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as is.
+    """
+    if reuse is not None and len(reuse) == values.nbytes:
+        np.frombuffer(reuse, np.uint8)[:] = values.reshape(-1).view(np.uint8)
+        return reuse
     data = array.array("B")
     if values.size:
         data.frombytes(values.reshape(-1).view(np.uint8).data)
@@ -206,12 +223,12 @@ def camera_intrinsics(message: CameraInfo) -> CameraIntrinsics | None:
 # -- point clouds
 
 
-def cloud_message(points: npt.NDArray[Any], header: Header) -> PointCloud2:
+def cloud_message(points: npt.NDArray[Any], header: Header, reuse: Bytes | None = None) -> PointCloud2:
     """A structured array, [H, W] organised or [N] compact, its fields as they lie in memory; one copy."""
     points = np.ascontiguousarray(points)
     height, width = points.shape if points.ndim == 2 else (1, points.shape[0])
     step = points.dtype.itemsize
-    return PointCloud2(
+    message = PointCloud2(
         header=header,
         height=height,
         width=width,
@@ -222,9 +239,11 @@ def cloud_message(points: npt.NDArray[Any], header: Header) -> PointCloud2:
         is_bigendian=False,
         point_step=step,
         row_step=step * width,
-        data=_bytes_of(points),
         is_dense=bool(np.isfinite(points["z"]).all()),
+        check_fields=True,
     )
+    message.data = _bytes_of(points, reuse)
+    return message
 
 
 def _layout(dtype: np.dtype[Any]) -> dict[str, tuple[np.dtype[Any], int]]:
