@@ -15,6 +15,7 @@ from hybriddepth_ros.estimator import DepthEstimate
 from hybriddepth_ros.point_cloud import PointCloudOptions, PointCloudProjector, project, write_ply
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import (
+    Bytes,
     camera_info_message,
     cloud_message,
     depth_message,
@@ -40,6 +41,7 @@ class DepthOutputs:
             topic: node.publisher(resources, kind, topic, queue_size) for topic, kind in TOPICS.items()
         }
         self._projector = PointCloudProjector()
+        self._used: dict[str, Bytes] = {}
 
     def wanted(self, topic: str) -> bool:
         return self._publishers[topic].get_subscription_count() > 0
@@ -52,25 +54,27 @@ class DepthOutputs:
     ) -> None:
         """All messages carry one header: that of the reference slice."""
         header = make_header(estimate.stamp_ns, frame_id)
-        if self.wanted("depth/image_rect"):
-            self._send("depth/image_rect", depth_message(estimate.depth, depth_encoding, header))
-        if self.wanted("depth/uncertainty"):
-            self._send("depth/uncertainty", image_message(estimate.sigma, "32FC1", header))
-        if self.wanted("rgb/image_rect"):
-            self._send("rgb/image_rect", image_message(estimate.all_in_focus, "rgb8", header))
+        used = self._used
+        if self.wanted(topic := "depth/image_rect"):
+            self._send(topic, depth_message(estimate.depth, depth_encoding, header, used.get(topic)))
+        if self.wanted(topic := "depth/uncertainty"):
+            self._send(topic, image_message(estimate.sigma, "32FC1", header, used.get(topic)))
+        if self.wanted(topic := "rgb/image_rect"):
+            self._send(topic, image_message(estimate.all_in_focus, "rgb8", header, used.get(topic)))
         if estimate.camera is None:
             return
         for topic in ("depth/camera_info", "rgb/camera_info"):
             if self.wanted(topic):
-                self._send(topic, camera_info_message(estimate.camera, header))
-        if self.wanted("depth/points"):
+                self._publishers[topic].publish(camera_info_message(estimate.camera, header))
+        if self.wanted(topic := "depth/points"):
             cloud = self._projector(
                 estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
             )
-            self._send("depth/points", cloud_message(cloud, header))
+            self._send(topic, cloud_message(cloud, header, used.get(topic)))
 
-    def _send(self, topic: str, message: Image | CameraInfo | PointCloud2) -> None:
+    def _send(self, topic: str, message: Image | PointCloud2) -> None:
         self._publishers[topic].publish(message)
+        self._used[topic] = message.data  # publishing has copied it
 
 
 def save_estimate(estimate: DepthEstimate, directory: Path, points: PointCloudOptions) -> None:

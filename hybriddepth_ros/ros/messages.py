@@ -10,7 +10,7 @@ from __future__ import annotations
 import array
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ BYTES_PER_PIXEL = {
     "yuyv": 2,
     **{f"bayer_{order}{bits}": bits // 8 for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
 }
-Bytes = array.array  # of unsigned bytes
+Bytes: TypeAlias = "array.array[int]"
 _POINT_FIELD_TYPES = {
     np.dtype(np.uint8): PointField.UINT8,
     np.dtype(np.uint16): PointField.UINT16,
@@ -154,8 +154,8 @@ def _rgb(image: npt.NDArray[Any]) -> ImageRGB:
 def _bytes_of(values: npt.NDArray[Any], reuse: Bytes | None) -> Bytes:
     """The bytes of a contiguous array in a new array.array, or in `reuse` if its size fits.
 
-    The pages of a fresh 6 MB cloud cost several times its copy, and so do the constructors of messages, which copy
-    what they are given as `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as is.
+    The pages of a fresh 6 MB cloud cost several times its copy. So do the constructors of messages, which copy
+    their `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as it is.
     """
     if reuse is not None and len(reuse) == values.nbytes:
         np.frombuffer(reuse, np.uint8)[:] = values.reshape(-1).view(np.uint8)
