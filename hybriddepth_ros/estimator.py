@@ -49,7 +49,7 @@ class EstimatorOptions:
         20.0, "farther estimates are no estimate", unit="m", minimum=0.1, maximum=1000.0, dynamic=True
     )
     max_relative_sigma: float = parameter(
-        0.5,
+        1.0,
         "an estimate whose 1 sigma exceeds this share of its depth is no estimate",
         minimum=0.001,
         maximum=10.0,
