@@ -121,6 +121,7 @@ def record(bag: Path, overrides: dict[str, dict[str, Any]], seconds: float, stop
             status.show("preparing the simulated camera ...")
             with quiet_start(NAMESPACE):
                 graph.start()
+            status.rest(after_s=1.0)
             _watch(graph, status, seconds, first_depth_s, stop)
             lost = losses(graph)
     return Recorded(recorder.counts, lost)

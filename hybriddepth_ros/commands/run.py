@@ -58,6 +58,7 @@ def run(
             status.show("starting the camera and the model ...")
             with quiet_start(namespace):
                 graph.start()
+            status.rest(after_s=1.0)
             end = None if seconds is None else time.monotonic() + seconds
             while not stop and graph.context.ok():
                 if end is not None and time.monotonic() >= end:
@@ -65,6 +66,7 @@ def run(
                 graph.wait(timeout=0.2)
                 if status.due:
                     status.show(describe(graph))
+            status.show(describe(graph))
         # SIGTERM is how a service manager ends what is to run for ever: no failure
         return 0 if stop.signal_number == signal.SIGTERM else stop.exit_code
 

@@ -71,9 +71,13 @@ class StatusLine:
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
+    def rest(self, after_s: float) -> None:
+        """Not due again before `after_s`."""
+        self._next = time.monotonic() + after_s
+
     def show(self, text: str) -> None:
         """Shows the text now; `due` says when to come again."""
-        self._next = time.monotonic() + self._period_s
+        self.rest(self._period_s)
         start, end = ("\r\x1b[2K", "") if self._terminal else ("", "\n")
         print(f"{start}{text}", end=end, flush=True)
 

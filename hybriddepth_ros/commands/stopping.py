@@ -33,6 +33,8 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Within the block SIGINT and SIGTERM only set the event; afterwards the former handlers are back.
 
+    Unless a stop was asked for: then the process is about to end, and another Ctrl-C must not disturb that.
+
     Enter it before ROS is imported: an interrupt while an extension module loads would leave it broken.
     """
     request = StopRequest()
@@ -41,4 +43,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in former.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if request else handler)
