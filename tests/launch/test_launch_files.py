@@ -1,4 +1,4 @@
-"""The launch files, the DDS profile and the RViz view: what of them can be checked without `launch` and a screen."""
+"""What can be checked of the launch files, DDS profile and RViz view without `launch` and a screen."""
 
 from __future__ import annotations
 

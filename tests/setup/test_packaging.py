@@ -1,4 +1,4 @@
-"""What colcon, rosdep, pip and `make setup` read: manifests, entry points, pins; and the scripts behind them."""
+"""What colcon, rosdep, pip and `make setup` read: manifests, entry points, pins; and the scripts they run."""
 
 from __future__ import annotations
 
