@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,7 @@ class FocusCamera(ABC):
         Positions that were not prepared work too, only slower.
         """
 
-    def __enter__(self) -> FocusCamera:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

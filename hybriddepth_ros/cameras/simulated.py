@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hybriddepth_ros.cameras.base import Clock, Progress, register_camera
 from hybriddepth_ros.cameras.virtual import LensMotion, Picture, SensorTiming, VirtualCamera
+from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.parameters import parameter
@@ -102,6 +103,7 @@ class SimulatedCamera(VirtualCamera):
         self._scene = desk_scene(options.seed)
         self._loop_frames = options.loop_frames
         self._snap_frames = _SNAP_FRAMES
+        self._cancelled = threading.Event()
         self._pictures = _PictureCache(options.cache_mb * 10**6 // (options.width * options.height * (3 + 4)))
 
     @property
@@ -129,7 +131,13 @@ class SimulatedCamera(VirtualCamera):
         pose[:3, 3] = 1e-3 * self.options.motion_mm * sway
         return pose
 
+    def close(self) -> None:
+        """Also ends a `prepare` that another thread is in."""
+        self._cancelled.set()
+        super().close()
+
     def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:
+        self._cancelled.clear()
         foci = [_focus_key(f) for f in focus_diopters]
         loop_frames = len(foci) * max(1, round(self.options.loop_frames / len(foci)))
         if loop_frames != self._loop_frames:
@@ -145,6 +153,8 @@ class SimulatedCamera(VirtualCamera):
             try:
                 for job in as_completed(jobs):
                     job.result()
+                    if self._cancelled.is_set():
+                        raise CameraError("camera simulated: closed while it was being prepared")
                     done += 1
                     if progress is not None:
                         progress(done, len(keys))
@@ -164,12 +174,12 @@ class SimulatedCamera(VirtualCamera):
 
         No sweep shows such a frame, so where the ends are at hand it is not worth rendering.
         """
-        first = self._picture_nearby(phase, lens.first_diopters)
-        last = self._picture_nearby(phase, lens.last_diopters)
-        if first is None or last is None or lens.first_diopters == lens.last_diopters:
+        origin = self._picture_nearby(phase, lens.origin_diopters)
+        target = self._picture_nearby(phase, lens.target_diopters)
+        if origin is None or target is None:
             return self._picture(phase, _focus_key(lens.mean_diopters))
-        share = (lens.mean_diopters - lens.first_diopters) / (lens.last_diopters - lens.first_diopters)
-        image = np.asarray(cv2.addWeighted(first.image, 1 - share, last.image, share, 0.0), np.uint8)
+        share = (lens.mean_diopters - lens.origin_diopters) / (lens.target_diopters - lens.origin_diopters)
+        image = np.asarray(cv2.addWeighted(origin.image, 1 - share, target.image, share, 0.0), np.uint8)
         camera = self._intrinsics(lens.mean_diopters)
         depth = render_depth(self._scene, self.pose(phase), camera)
         return Picture(image, lens.mean_diopters, camera, depth)

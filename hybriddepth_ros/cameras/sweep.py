@@ -89,6 +89,7 @@ class FocusSweep:
         self._capture_positions: tuple[float, ...] = ()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._running = False
 
         self._current: _Progress | None = None
         self._next_sweep_id = 0
@@ -107,7 +108,7 @@ class FocusSweep:
         if self._thread is not None:
             raise CameraError("focus sweep: already started")
         self._camera.prepare(self._positions, progress)
-        self._stop.clear()
+        self._running = True
         self._thread = threading.Thread(target=self._run, name="focus_sweep", daemon=True)
         self._thread.start()
 
@@ -171,7 +172,7 @@ class FocusSweep:
         with self._lock:
             if self._capture is not None:
                 raise CameraError("capture: another capture is running")
-            if self._thread is None or not self._thread.is_alive() or self._stop.is_set():
+            if not self._running:
                 raise CameraError("capture: the focus sweep is not running")
             self._capture, self._capture_positions = future, positions
         try:
@@ -226,12 +227,11 @@ class FocusSweep:
             error = problem
         self._queue.close(error)
         with self._lock:
-            waiting, self._capture = self._capture, None
-        for future in {waiting, self._current.plan.capture if self._current else None} - {None}:
-            if future is not None and not future.done():
-                future.set_exception(
-                    CameraError(f"capture: the focus sweep ended{f': {error}' if error else ''}")
-                )
+            self._running = False
+            waiting = self._capture
+        if waiting is not None and not waiting.done():
+            reason = f": {error}" if error else ""
+            waiting.set_exception(CameraError(f"capture: the focus sweep ended{reason}"))
 
     def _step(self) -> SweptFrame | None:
         """One frame of the sweep; None when asked to stop, and for a frame that belongs to a capture."""

@@ -44,15 +44,15 @@ class SensorTiming:
 
 @dataclass(frozen=True)
 class LensMotion:
-    """Focus over one exposure [1/m]: at its start, its end, and the mean; all equal for a lens at rest."""
+    """Focus over one exposure [1/m]: where the lens came from, where it went, the mean; equal at rest."""
 
-    first_diopters: float
-    last_diopters: float
+    origin_diopters: float
+    target_diopters: float
     mean_diopters: float
 
     @property
     def still(self) -> bool:
-        return self.first_diopters == self.last_diopters == self.mean_diopters
+        return self.origin_diopters == self.target_diopters
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class VirtualLens:
         """Over an exposure. Exposures are asked for in order: moves from before this one are forgotten."""
         while len(self._moves) > 1 and self._moves[1][0] <= start_ns:
             self._moves.popleft()
-        moving = [m for m in self._moves if m[0] < end_ns and m[2] > start_ns]
-        first, last = self.position(start_ns), self.position(end_ns)
-        if not moving and first == last:
-            return LensMotion(first, last, first)
+        moving = [m for m in self._moves if m[0] < end_ns and m[2] > start_ns and m[1] != m[3]]
+        if not moving:
+            here = self.position(end_ns)
+            return LensMotion(here, here, here)
         samples = [self.position(start_ns + (end_ns - start_ns) * i // 16) for i in range(17)]
-        return LensMotion(first, last, math.fsum(samples) / len(samples))
+        return LensMotion(moving[0][1], moving[-1][3], math.fsum(samples) / len(samples))
 
 
 class VirtualCamera(FocusCamera):

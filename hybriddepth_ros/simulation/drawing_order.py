@@ -19,6 +19,8 @@ def far_to_near(things: Sequence[Thing]) -> list[int]:
     side (what Newell's painter's algorithm asks of polygons). Where no plane separates two, the one with the
     farther centre is taken to be behind.
     """
+    if not things:
+        return []
     behind = _behind(things)
     remaining = sorted(range(len(things)), key=lambda i: -float(np.linalg.norm(things[i].centre)))
     order = []
@@ -39,15 +41,17 @@ def _behind(things: Sequence[Thing]) -> npt.NDArray[np.bool_]:
 
     offsets = (normals * origins).sum(axis=1)
     toward_camera = np.where(offsets < 0, 1.0, -1.0)  # the camera at the origin has the distance -offset
-    distances = toward_camera[:, None] * (
-        normals @ corners.T - offsets[:, None]
-    )  # [Q, C] m, + on the camera's side
+    # [Q, C] m, positive on the camera's side of the plane
+    distances = toward_camera[:, None] * (normals @ corners.T - offsets[:, None])
     before = np.minimum.reduceat(distances, 4 * first_quad, axis=1) >= -_TOUCHING_M  # [Q, T]
     beyond = np.maximum.reduceat(distances, 4 * first_quad, axis=1) <= _TOUCHING_M  # [Q, T]
+    # A plane separates two things only if its own thing keeps to the other side: a body lies beyond the
+    # planes of its near faces and before those of its far faces; a single surface lies in its plane.
+    quads, owner = np.arange(len(origins)), np.repeat(np.arange(len(things)), counts)
+    own_is_beyond, own_is_before = beyond[quads, owner][:, None], before[quads, owner][:, None]
     behind: npt.NDArray[np.bool_] = (
-        np.logical_or.reduceat(before, first_quad, axis=0)
-        | np.logical_or.reduceat(beyond, first_quad, axis=0).T
+        np.logical_or.reduceat(before & own_is_beyond, first_quad, axis=0)
+        | np.logical_or.reduceat(beyond & own_is_before, first_quad, axis=0).T
     )
-    return (
-        behind & ~behind.T
-    )  # two that each lie behind the other do not overlap: a wall and the floor at its foot
+    # Two that each lie behind the other do not overlap: a wall and the floor at its foot.
+    return behind & ~behind.T

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens, circle_of_confusion
@@ -42,6 +43,10 @@ from hybriddepth_ros.simulation.projection import (
 from hybriddepth_ros.simulation.scene import Scene
 
 _LAYER_STEP_PX = 0.9  # circle of confusion between layers: their quantisation is at most half of it
+_LAYERS_PER_OCTAVE, _MOST_OCTAVES = (
+    2,
+    6.0,
+)  # a layer takes its texture at one resolution: this limits the error
 
 
 def render(
@@ -118,13 +123,13 @@ def _composite(image: Floats, faces: list[Face], optics: _Optics, frame: Box) ->
 
 def _defocused(face: Face, optics: _Optics, frame: Box) -> tuple[Box, Floats] | None:
     """Box, and colour times coverage and coverage [h, w, 4], of a face out of focus; None outside `frame`."""
-    reach = _reach(face, optics, frame)
-    outline, near, far = in_view(face, grown(frame, reach))
+    outline, near, far = in_view(face, grown(frame, _reach(face, optics, frame)))
     if len(outline) < 3:
         return None
     focus = float(np.clip(optics.focus_diopters, far, near))
     span_px = optics.coc_px(near) + optics.coc_px(far) - 2 * optics.coc_px(focus)
-    count = max(1, int(np.ceil(span_px / _LAYER_STEP_PX)))
+    octaves = min(float(np.log2(near / far)), _MOST_OCTAVES)  # of the texture's scale
+    count = max(1, int(np.ceil(span_px / _LAYER_STEP_PX)), int(np.ceil(_LAYERS_PER_OCTAVE * octaves)))
     cuts = np.linspace(far, near, count + 1)
     diameters = [optics.coc_px(middle) for middle in 0.5 * (cuts[:-1] + cuts[1:])]
 
@@ -134,7 +139,10 @@ def _defocused(face: Face, optics: _Optics, frame: Box) -> tuple[Box, Floats] | 
     box = union([box for box, _ in layers])
     total = _sum(layers, box)
     if count > 1:
-        total = _times(total, 1.0 / _full_coverage(face, box, cuts, diameters))
+        whole = _whole_coverage(face, box, cuts, diameters)
+        # Far from the rim it is simply what came out; the closed form is a percent off where discs are tiny.
+        np.copyto(whole, total[..., 3], where=_is_inside(face, box, disc_reach(max(diameters)) + 1))
+        total = _times(total, np.asarray(1.0 / np.maximum(whole, 0.5), np.float32))
     return box, total
 
 
@@ -199,7 +207,7 @@ def _texture_map(face: Face, sample: Matrix) -> tuple[Floats, Matrix]:
     return texture, to_texel
 
 
-def _full_coverage(face: Face, box: Box, cuts: Matrix, diameters: list[float]) -> Floats:
+def _whole_coverage(face: Face, box: Box, cuts: Matrix, diameters: list[float]) -> Floats:
     """What the layers' coverages would sum to if the surface had no rim [h, w]: 1 if all discs were equal.
 
     Dividing by it keeps a slanted surface closed where discs of different size meet. It depends on 1 / z
@@ -212,8 +220,17 @@ def _full_coverage(face: Face, box: Box, cuts: Matrix, diameters: list[float]) -
     distance = (samples[:, None] - cuts[None, 1:-1]) / slope  # [samples, cuts], px past each inner cut
     total = 1.0 + (_disc_edge(distance, radii[1:]) - _disc_edge(distance, radii[:-1])).sum(axis=1)
     position = (diopters - samples[0]) * np.float32((len(samples) - 1) / max(samples[-1] - samples[0], 1e-12))
-    table: Floats = np.maximum(total, 0.5).astype(np.float32)
-    return table[np.clip(position + np.float32(0.5), 0, len(samples) - 1).astype(np.int16)]
+    index = np.clip(position + np.float32(0.5), 0, len(samples) - 1).astype(np.int16)
+    return total.astype(np.float32)[index]
+
+
+def _is_inside(face: Face, box: Box, margin: int) -> npt.NDArray[np.bool_]:
+    """Which pixels [h, w] of the box lie on the face, `margin` pixels or more from its rim."""
+    inside = np.ones((box[3] - box[1], box[2] - box[0]), bool)
+    for form in face.rim:
+        if float((corners(box) @ form[:2] + form[2]).min()) < margin:
+            inside &= evaluate(form, box) >= margin
+    return inside
 
 
 def _disc_edge(distance: Matrix, radius: Matrix) -> Matrix:

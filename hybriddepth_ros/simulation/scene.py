@@ -5,6 +5,7 @@ World frame: the optical frame of the camera at rest (REP 103: x right, y down, 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import cv2
@@ -92,6 +93,7 @@ def plane_at(depth: float, texture: Texture, width_m: float = 20.0, repeat: floa
     return Thing("wall", (Quad(origin, right, down, texture, (repeat, repeat)),))
 
 
+@functools.lru_cache(maxsize=2)
 def desk_scene(seed: int = 0) -> Scene:
     """A desk in a room, seen slightly from above: 0.35 m to 3 m, textured nearly everywhere.
 
