@@ -3,7 +3,7 @@
 0 = done, 1 = something essential is broken (`doctor`), 2 = the user's mistake, told in one line, 130 = Ctrl-C
 """
 
-from __future__ import annotations
+# The typer of Ubuntu 24.04 does not evaluate annotations, so they are not postponed (__future__) here.
 
 import os
 import sys

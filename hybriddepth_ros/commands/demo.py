@@ -1,6 +1,6 @@
 """`hybriddepth demo`: the whole graph on a simulated camera, recorded, scored against the truth, reported."""
 
-from __future__ import annotations
+# The typer of Ubuntu 24.04 does not evaluate annotations, so they are not postponed (__future__) here.
 
 import contextlib
 import os
@@ -87,7 +87,7 @@ def _is_free(domain: int) -> bool:
 class Recorded:
     """What a recording leaves beside its bag: message counts per topic, and losses in the graph per cause."""
 
-    counts: dict[str, TopicCount]
+    counts: "dict[str, TopicCount]"
     lost: dict[str, int]
 
 
@@ -214,7 +214,7 @@ class _BagFolder:
             self.path.rmdir()
         os.replace(self.recording, self.path)
 
-    def __enter__(self) -> _BagFolder:
+    def __enter__(self) -> "_BagFolder":
         for left_over in self.path.parent.glob(".recording-*"):
             if not Path(f"/proc/{left_over.name.rpartition('-')[2]}").exists():  # its process was killed
                 shutil.rmtree(left_over, ignore_errors=True)

@@ -1,10 +1,11 @@
 """`hybriddepth depth`: a focal stack on disk becomes depth, sigma, pictures and a point cloud on disk."""
 
-from __future__ import annotations
+# ruff: noqa: UP045
+# The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -25,14 +26,15 @@ def depth(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the results.  [default: out/<name of the stack>]")
+        Optional[Path],
+        typer.Option("--out", help="Folder for the results.  [default: out/<name of the stack>]"),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "classical",
     device: Annotated[
         str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
     ] = "auto",
     parameter: Annotated[
-        list[str] | None,
+        Optional[list[str]],
         typer.Option(
             "-p", metavar="NAME:=VALUE", help="An option of the estimator (max_depth:=5); may be repeated."
         ),

@@ -1,6 +1,6 @@
 """`hybriddepth doctor`: what is installed, what is missing, and what to do about it."""
 
-from __future__ import annotations
+# The typer of Ubuntu 24.04 does not evaluate annotations, so they are not postponed (__future__) here.
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,12 +1,13 @@
 """`hybriddepth run`: the graph that depth.launch.py starts, in this process."""
 
-from __future__ import annotations
+# ruff: noqa: UP045
+# The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
 
 import contextlib
 import signal
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -17,26 +18,27 @@ from hybriddepth_ros.commands.stopping import stop_on_signals
 
 def run(
     params_file: Annotated[
-        Path | None,
+        Optional[Path],
         typer.Option("--params-file", help="ROS parameter file of both nodes, such as config/depth.yaml."),
     ] = None,
     camera: Annotated[
-        str | None, typer.Option("--camera", help="Camera to open, by its driver's name.")
+        Optional[str], typer.Option("--camera", help="Camera to open, by its driver's name.")
     ] = None,
     stack: Annotated[
-        Path | None, typer.Option("--stack", metavar="STACK", help="Replay this focal stack as the camera.")
+        Optional[Path],
+        typer.Option("--stack", metavar="STACK", help="Replay this focal stack as the camera."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Depth model, by its name.")] = None,
+    model: Annotated[Optional[str], typer.Option("--model", help="Depth model, by its name.")] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")
+        Optional[str], typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of both nodes.")] = "focus_camera",
     seconds: Annotated[
-        float | None,
+        Optional[float],
         typer.Option("--seconds", min=0.0, help="Stop after so many seconds.  [default: Ctrl-C]"),
     ] = None,
     parameter: Annotated[
-        list[str] | None,
+        Optional[list[str]],
         typer.Option(
             "-p",
             metavar="NODE.NAME:=VALUE",

@@ -87,7 +87,7 @@ def test_an_interrupted_run_leaves_what_was_there(
     monkeypatch.setattr(depth_results, "write_ply", fail)
     if kind is KeyboardInterrupt:
         outcome = run_cli("depth", stack, "--out", tmp_path / "out")
-        assert (outcome.code, outcome.err) == (130, "")
+        assert (outcome.code, outcome.err.strip()) == (130, "")
     else:
         with pytest.raises(RuntimeError):
             run_cli("depth", stack, "--out", tmp_path / "out")

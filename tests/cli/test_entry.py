@@ -18,7 +18,7 @@ COMMANDS = ("demo", "run", "depth", "doctor")
 
 def test_without_a_command_the_help_is_shown(run_cli: RunCli) -> None:
     outcome = run_cli()
-    assert outcome.code == 0 and all(f"  {command} " in outcome.out for command in COMMANDS)
+    assert outcome.code == 0 and all(f" {command} " in outcome.out for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
