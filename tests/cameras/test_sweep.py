@@ -68,7 +68,7 @@ def test_the_next_focus_is_commanded_before_a_frame_is_handed_on(clock: ManualCl
 
 
 def test_no_frame_is_ever_tagged_with_a_focus_that_it_does_not_show(clock: ManualClock) -> None:
-    """A reader that stalls at random, for up to four frames, and a slow lens: pictures must be their tag's."""
+    """A reader that stalls at random for up to four frames, a slow lens: pictures must be their tag's."""
     rng = random.Random(5)
     with small_camera(clock, settle_ms=14.0) as camera:
         camera.prepare(FOCI)
