@@ -42,7 +42,6 @@ class FocusSweepNode(ManagedNode):
         self._sweep: FocusSweep | None = None
         self._camera_error = ""
         self._new_frame = threading.Condition()
-        self._held_stamps_ns: list[int] = []
         self._last: SweptFrame | None = None
         super().__init__("focus_sweep", **node_arguments)
 
@@ -58,6 +57,8 @@ class FocusSweepNode(ManagedNode):
         self.service(resources, CaptureStack, "~/capture_stack", self._on_capture_stack)
 
     def activate(self, resources: ExitStack) -> None:
+        resources.callback(self._end_sweep)
+        self._begin_sweep()
         stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(stop,), name="sweep_publisher", daemon=True)
         resources.callback(thread.join)
@@ -104,40 +105,50 @@ class FocusSweepNode(ManagedNode):
 
     # -- the publishing thread
 
+    def _begin_sweep(self) -> None:
+        if self._camera is None:
+            self._open_camera()
+        assert self._camera is not None
+        sweep = FocusSweep(self._camera, self._positions(self._camera))
+        sweep.start()
+        self._sweep, self._last = sweep, None
+
+    def _end_sweep(self) -> None:
+        sweep, self._sweep = self._sweep, None
+        if sweep is not None:
+            sweep.stop()
+
     def _run(self, stop: threading.Event) -> None:
         """Publish until told to stop; a camera that fails is reopened, after longer and longer waits."""
         delay_s = FIRST_REOPEN_DELAY_S
         while not stop.is_set():
             try:
-                if self._camera is None:
-                    self._open_camera()
-                assert self._camera is not None
-                with FocusSweep(self._camera, self._positions(self._camera)) as sweep:
-                    self._sweep = sweep
-                    while not stop.is_set():
-                        self._publish_next(sweep)
-                        if self._camera_error and self._last is not None:
-                            self.get_logger().info("the camera delivers again")
-                            self._camera_error, delay_s = "", FIRST_REOPEN_DELAY_S
+                if self._sweep is None:
+                    self._begin_sweep()
+                while not stop.is_set():
+                    self._publish_next()
+                    if self._camera_error and self._last is not None:
+                        self.get_logger().info("the camera delivers again")
+                        self._camera_error, delay_s = "", FIRST_REOPEN_DELAY_S
                 return
             except CameraError as error:
-                self._camera_error, self._last = str(error), None
+                self._camera_error = str(error)
                 self.problem("camera failures", f"{error}; next attempt in {delay_s:g} s")
             except Exception as error:
-                self._camera_error, self._last = f"{type(error).__name__}: {error}", None
+                self._camera_error = f"{type(error).__name__}: {error}"
                 self.unexpected(error)
             finally:
-                self._sweep = None
+                self._end_sweep()
             self._close_camera()
             stop.wait(delay_s)
             delay_s = min(2.0 * delay_s, self.parameters[FocusSweepParameters].reopen_delay_max)
 
-    def _publish_next(self, sweep: FocusSweep) -> None:
+    def _publish_next(self) -> None:
+        assert self._camera is not None and self._sweep is not None
         try:
-            swept = sweep.read(0.2)
+            swept = self._sweep.read(0.2)
         except FrameTimeout:
             return
-        assert self._camera is not None
         self._outputs.publish(swept, self._camera.lens)
         with self._new_frame:
             self._last = swept

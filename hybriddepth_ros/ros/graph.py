@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +24,10 @@ from hybriddepth_ros.ros.params_file import check_params_file, check_together, k
 from hybriddepth_ros.ros.schema import NODES
 from hybriddepth_ros.ros.spin import Spinner
 
-# Read when a process makes its first participant. Fast DDS 2 (Jazzy) and 3 (Kilted) each have their own.
+# Read when a process makes its first participant: the first by Fast DDS 2 (Jazzy), the second by 3 (Kilted),
+# which also reads the first, with a warning.
 _DDS_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_FIRST_RCLPY_WITH_FAST_DDS_3 = 9
 
 
 class DepthGraph:
@@ -145,8 +148,8 @@ def set_dds_profile() -> None:
         return
     profile = find_config("fastdds.xml")
     if profile is not None:
-        for variable in _DDS_PROFILE_VARIABLES:
-            os.environ[variable] = str(profile)
+        newer = int(version("rclpy").split(".")[0]) >= _FIRST_RCLPY_WITH_FAST_DDS_3
+        os.environ[_DDS_PROFILE_VARIABLES[newer]] = str(profile)
 
 
 def find_config(name: str) -> Path | None:

@@ -152,10 +152,10 @@ def _rgb(image: npt.NDArray[Any]) -> ImageRGB:
 
 
 def _bytes_of(values: npt.NDArray[Any], reuse: Bytes | None) -> Bytes:
-    """The bytes of a contiguous array in a new array.array, or in `reuse` if its size fits.
+    """The bytes of a contiguous array, in `reuse` if the size fits or in a new array.array.
 
-    The pages of a fresh 6 MB cloud cost several times its copy. So do the constructors of messages, which copy
-    their `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as it is.
+    The pages of a fresh 6 MB cloud cost several times its copy. So do the messages' constructors, which copy
+    `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as it is.
     """
     if reuse is not None and len(reuse) == values.nbytes:
         np.frombuffer(reuse, np.uint8)[:] = values.reshape(-1).view(np.uint8)

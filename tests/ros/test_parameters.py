@@ -100,7 +100,7 @@ def test_a_dynamic_change_swaps_the_snapshot_and_leaves_the_old_one(thing: Fixtu
         ("foci", [-3.0], "foci: expected -1.0 to inf 1/m, got -3.0"),
         ("near", 5.0, "near: expected at most reach"),
         ("near", float("nan"), "finite"),
-        ("kind", 3, "Type.STRING"),
+        ("kind", 3, "Wrong parameter type"),
     ],
 )
 def test_a_refusal_has_its_reason(thing: Fixture, name: str, value: object, reason: str) -> None:
