@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FILES = ("depth.png", "report.html", "summary.json")
 NAMESPACE = "focus_camera"
+# At 30 Hz the recorder takes 110 MB/s beside an estimator that cannot use the half of it on two cores.
+CAMERA = {"camera": "simulated", "simulated.frame_rate": 15.0}
 
 
 def demo(
@@ -48,7 +50,7 @@ def demo(
     with stop_on_signals() as stop, OutputFolder(out, FILES) as folder, _BagFolder(out) as bag:
         keep_to_this_machine()
         overrides: dict[str, dict[str, Any]] = {
-            "focus_sweep": {"camera": "simulated", "simulated.seed": seed},
+            "focus_sweep": {**CAMERA, "simulated.seed": seed},
             "depth": {"model": model, "device": check_device(device)},
         }
         recorded = record(bag.recording, overrides, seconds, stop)

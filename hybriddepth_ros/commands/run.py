@@ -79,9 +79,6 @@ def _overrides(
     """Node -> parameter -> value; `-p` is stronger than the other options."""
     overrides: dict[str, dict[str, Any]] = {"focus_sweep": {}, "depth": {}}
     if stack is not None:
-        from hybriddepth_ros.focal_stack import FocalStack
-
-        FocalStack.load(stack)  # refused here, with its reason, rather than by a node
         overrides["focus_sweep"] = {"camera": camera or "replay", "replay.stack": str(stack)}
     elif camera is not None:
         overrides["focus_sweep"]["camera"] = camera
