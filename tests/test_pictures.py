@@ -30,7 +30,7 @@ def test_no_estimate_is_hatched_in_two_greys_and_nothing_else_is() -> None:
 
 
 def test_depth_colours_are_even_in_diopters() -> None:
-    scale = Scale(0.5, 4.0, in_diopters=True)
+    scale = Scale(0.5, 4.0, spacing="diopters")
     middle = 2.0 / (1 / 0.5 + 1 / 4.0)
     assert scale.position(np.array([0.5, middle, 4.0, 0.1, 90.0])) == pytest.approx([0, 0.5, 1, 0, 1])
     places = np.linspace(0, 1, 11)
@@ -46,7 +46,13 @@ def test_one_scale_gives_two_pictures_the_same_colour_for_the_same_depth() -> No
 
 @pytest.mark.parametrize(
     "scale",
-    [Scale(0.3, 2.2, in_diopters=True), Scale(0, 0.0031), Scale(-7, 7), Scale(0.07, 18, in_diopters=True)],
+    [
+        Scale(0.3, 2.2, spacing="diopters"),
+        Scale(0.0013, 0.81, spacing="log"),
+        Scale(0, 0.0031),
+        Scale(-7, 7),
+        Scale(0.07, 18, spacing="diopters"),
+    ],
 )
 def test_ticks_are_round_inside_the_scale_and_apart(scale: Scale) -> None:
     ticks = np.array(round_ticks(scale))
