@@ -1,11 +1,18 @@
-"""Metric depth with a per-pixel sigma from one camera's focus sweep. Importing this needs neither ROS nor a
-GPU.
+"""Metric depth with a per-pixel sigma from one camera's focus sweep; importing it needs neither ROS nor a GPU.
+
+Names are imported when they are first used: parsing a command line does not wait for OpenCV.
 """
 
-from hybriddepth_ros.errors import HybridDepthError
-from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
-from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
-from hybriddepth_ros.optics import ThinLens
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybriddepth_ros.errors import HybridDepthError
+    from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
+    from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
+    from hybriddepth_ros.optics import ThinLens
 
 __version__ = "0.1.0"
 
@@ -20,3 +27,21 @@ __all__ = [
     "ThinLens",
     "load_estimator",
 ]
+
+_HOMES = {
+    "errors": ("HybridDepthError",),
+    "estimator": ("DepthEstimate", "DepthEstimator", "EstimatorOptions", "load_estimator"),
+    "focal_stack": ("CameraIntrinsics", "FocalSlice", "FocalStack"),
+    "optics": ("ThinLens",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -141,6 +141,14 @@ def test_unknown_model_is_refused_with_the_known_ones():
         load_estimator("clasical")
 
 
+@pytest.mark.parametrize(
+    "device, said", [("gpu", "expected auto, cpu, cuda or cuda:N"), ("cuda:99", "is not there")]
+)
+def test_device_that_is_not_there_is_refused(device, said):
+    with pytest.raises(ModelError, match=f"device: .*{said}"):
+        load_estimator("classical", device=device)
+
+
 def test_all_in_focus_is_sharper_than_any_slice():
     truth = np.broadcast_to(np.linspace(0.5, 2.3, 240, dtype=np.float32)[:, None], (240, 320))
     stack = made_stack(truth)

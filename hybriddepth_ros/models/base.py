@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,12 +61,28 @@ def model_names() -> tuple[str, ...]:
 
 
 def load_model(name: str, device: str = "auto") -> DepthModel:
-    """A model by name; ModelError names an unknown model or a device that is not there."""
+    """A model by name; ModelError names an unknown model, or a device that is none or is not there."""
     if name not in _MODELS:
         known = ", ".join(_MODELS)
         raise ModelError(
             f"model: unknown model {name!r}, expected one of {known}{nearest_name(name, _MODELS)}"
         )
+    check_device(device)
     module, _, attribute = _MODELS[name].partition(":")
     model: DepthModel = getattr(importlib.import_module(module), attribute)(device)
     return model
+
+
+def check_device(device: str) -> None:
+    """ModelError unless `device` is auto, cpu, or a CUDA device that this machine has."""
+    if device in ("auto", "cpu"):
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ModelError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+    import torch
+
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise ModelError(
+            f"device: {device} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices"
+        )
