@@ -541,3 +541,22 @@ def test_the_real_estimator_sees_a_wall_where_it_stands(context: Context, peer: 
         assert wait_for(lambda: received, 30.0), node.counters.snapshot()
         depth = np.frombuffer(received[0].data, np.float32)
         assert np.nanmedian(depth) == pytest.approx(1.0, rel=0.1)
+
+
+def test_qos_is_a_parameter_of_every_topic(context: Context, peer: Peer, estimator: FakeEstimator) -> None:
+    overrides = [
+        Parameter(f"qos_overrides./{NAMESPACE}/slice.subscription.reliability", value="reliable"),
+        Parameter(f"qos_overrides./{NAMESPACE}/depth/points.publisher.reliability", value="best_effort"),
+        Parameter(f"qos_overrides./{NAMESPACE}/depth/points.publisher.depth", value=1),
+    ]
+    with Running(DepthNode, context, parameter_overrides=overrides) as node:
+        node.start()
+
+        def offered(topic: str, find: Any) -> list[Any]:
+            return [info.qos_profile.reliability for info in find(f"/{NAMESPACE}/{topic}")]
+
+        assert wait_for(lambda: offered("slice", peer.node.get_subscriptions_info_by_topic))
+        assert offered("slice", peer.node.get_subscriptions_info_by_topic) == [ReliabilityPolicy.RELIABLE]
+        points = offered("depth/points", peer.node.get_publishers_info_by_topic)
+        depth = offered("depth/image_rect", peer.node.get_publishers_info_by_topic)
+        assert points == [ReliabilityPolicy.BEST_EFFORT] and depth == [ReliabilityPolicy.RELIABLE]
