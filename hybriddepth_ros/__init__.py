@@ -1,4 +1,4 @@
-"""Metric depth with a per-pixel sigma from one camera's focus sweep; importing it needs neither ROS nor a GPU.
+"""Metric depth with a per-pixel sigma from one camera's focus sweep. Importing needs neither ROS nor a GPU.
 
 Names are imported when they are first used: parsing a command line does not wait for OpenCV.
 """
