@@ -29,7 +29,7 @@ BEYOND_SWEEP = 0.5  # candidates reach this many slice spacings past both ends o
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 BAND_WEIGHTS = (0.5, 1.0, 1.0)  # the finest band follows the noise and the in-focus blur most
-BLOCK_PIXELS = 1024
+BLOCK_PRODUCTS = 250_000  # of a matrix product: below this BLAS starts no threads to fight over the cores
 SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
 LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
 BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
@@ -199,10 +199,11 @@ def _costs(
     power = np.einsum("ij,ij->i", features, features)
     signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
     snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int8)
+    block = max(BLOCK_PRODUCTS // (features.shape[1] * len(candidates)), 1)
     for k in range(SNR_CLASSES):
         members = np.flatnonzero(snr_class == k)
-        for start in range(0, len(members), BLOCK_PIXELS):
-            pixels = members[start : start + BLOCK_PIXELS]
+        for start in range(0, len(members), block):
+            pixels = members[start : start + block]
             cost = features[pixels] @ templates[k]
             cost += biases[k]
             yield pixels, cost, power[pixels], candidates
