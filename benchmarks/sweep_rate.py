@@ -28,8 +28,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
-from hybriddepth_ros.ros.graph import set_dds_profile
 from hybriddepth_ros.ros.messages import from_time
 from hybriddepth_ros.ros.spin import Spinner
 

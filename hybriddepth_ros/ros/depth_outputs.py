@@ -54,27 +54,27 @@ class DepthOutputs:
     ) -> None:
         """All messages carry one header: that of the reference slice."""
         header = make_header(estimate.stamp_ns, frame_id)
+        messages: dict[str, Image | CameraInfo | PointCloud2] = {}
         used = self._used
         if self.wanted(topic := "depth/image_rect"):
-            self._send(topic, depth_message(estimate.depth, depth_encoding, header, used.get(topic)))
+            messages[topic] = depth_message(estimate.depth, depth_encoding, header, used.get(topic))
         if self.wanted(topic := "depth/uncertainty"):
-            self._send(topic, image_message(estimate.sigma, "32FC1", header, used.get(topic)))
+            messages[topic] = image_message(estimate.sigma, "32FC1", header, used.get(topic))
         if self.wanted(topic := "rgb/image_rect"):
-            self._send(topic, image_message(estimate.all_in_focus, "rgb8", header, used.get(topic)))
-        if estimate.camera is None:
-            return
-        for topic in ("depth/camera_info", "rgb/camera_info"):
-            if self.wanted(topic):
-                self._publishers[topic].publish(camera_info_message(estimate.camera, header))
-        if self.wanted(topic := "depth/points"):
-            cloud = self._projector(
-                estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
-            )
-            self._send(topic, cloud_message(cloud, header, used.get(topic)))
-
-    def _send(self, topic: str, message: Image | PointCloud2) -> None:
-        self._publishers[topic].publish(message)
-        self._used[topic] = message.data  # publishing has copied it
+            messages[topic] = image_message(estimate.all_in_focus, "rgb8", header, used.get(topic))
+        if estimate.camera is not None:
+            for topic in ("depth/camera_info", "rgb/camera_info"):
+                if self.wanted(topic):
+                    messages[topic] = camera_info_message(estimate.camera, header)
+            if self.wanted(topic := "depth/points"):
+                cloud = self._projector(
+                    estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
+                )
+                messages[topic] = cloud_message(cloud, header, used.get(topic))
+        for topic, message in messages.items():  # all at once: whoever joins them has little to wait for
+            self._publishers[topic].publish(message)
+            if not isinstance(message, CameraInfo):
+                used[topic] = message.data  # publishing has copied it
 
 
 def save_estimate(estimate: DepthEstimate, directory: Path, points: PointCloudOptions) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,17 +15,13 @@ from rclpy.parameter import Parameter
 
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.parameters import check_value, nearest_name
+from hybriddepth_ros.ros.dds import find_config, set_dds_profile
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.params_file import check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
 from hybriddepth_ros.ros.spin import Spinner
-
-# Read when a process makes its first participant: the first by Fast DDS 2 (Jazzy), the second by 3 (Kilted),
-# which also reads the first, with a warning.
-_DDS_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-_FIRST_RCLPY_WITH_FAST_DDS_3 = 9
 
 
 class DepthGraph:
@@ -140,28 +134,6 @@ class DepthGraph:
             "parameter_overrides": overrides,
             "use_global_arguments": False,
         }
-
-
-def set_dds_profile() -> None:
-    """Have Fast DDS use the package's profile (room for images), unless the user chose one."""
-    if any(os.environ.get(variable) for variable in _DDS_PROFILE_VARIABLES):
-        return
-    profile = find_config("fastdds.xml")
-    if profile is not None:
-        newer = int(version("rclpy").split(".")[0]) >= _FIRST_RCLPY_WITH_FAST_DDS_3
-        os.environ[_DDS_PROFILE_VARIABLES[newer]] = str(profile)
-
-
-def find_config(name: str) -> Path | None:
-    """A file of `config/`: beside the sources, else in the installed package's share folder."""
-    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        candidates.append(Path(get_package_share_directory("hybriddepth_ros")) / "config" / name)
-    except (ImportError, LookupError, OSError):
-        pass  # not installed as a ROS package, or no ROS environment set
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _checked(node: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.logging import get_logger
 
 from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 
@@ -87,6 +88,7 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    set_dds_profile()
     context = Context()
     context.init(args=list(sys.argv if arguments is None else arguments))
     try:

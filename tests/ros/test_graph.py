@@ -116,6 +116,7 @@ def test_overrides_are_checked_before_anything_starts(
 
 
 def test_the_dds_profile_is_set_unless_the_user_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMW_FASTRTPS_PUBLICATION_MODE", "SYNCHRONOUS")
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     for name in names:
         monkeypatch.delenv(name, raising=False)
@@ -127,6 +128,7 @@ def test_the_dds_profile_is_set_unless_the_user_has_one(monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(names[1], "/mine.xml")
     set_dds_profile()
+    assert os.environ["RMW_FASTRTPS_PUBLICATION_MODE"] == "SYNCHRONOUS"
     assert names[0] not in os.environ and os.environ[names[1]] == "/mine.xml"
 
 

@@ -1,0 +1,36 @@
+"""How Fast DDS is to carry images; set before the process makes its first participant."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+# The first is read by Fast DDS 2 (Jazzy), the second by 3 (Kilted), which warns of the first.
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_FIRST_RCLPY_WITH_FAST_DDS_3 = 9
+
+
+def set_dds_profile() -> None:
+    """Room for images in shared memory and publishing that does not wait, unless the user chose."""
+    # Synchronous, the default of rmw_fastrtps, has `publish` itself copy a cloud into shared memory: 3 ms of the
+    # thread that estimates depth, and 70 ms as soon as one subscriber's process has stalled.
+    os.environ.setdefault("RMW_FASTRTPS_PUBLICATION_MODE", "ASYNCHRONOUS")
+    if any(os.environ.get(variable) for variable in _PROFILE_VARIABLES):
+        return
+    profile = find_config("fastdds.xml")
+    if profile is not None:
+        newer = int(version("rclpy").split(".")[0]) >= _FIRST_RCLPY_WITH_FAST_DDS_3
+        os.environ[_PROFILE_VARIABLES[newer]] = str(profile)
+
+
+def find_config(name: str) -> Path | None:
+    """A file of `config/`: beside the sources, else in the installed package's share folder."""
+    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        candidates.append(Path(get_package_share_directory("hybriddepth_ros")) / "config" / name)
+    except (ImportError, LookupError, OSError):
+        pass  # not installed as a ROS package, or no ROS environment set
+    return next((path for path in candidates if path.is_file()), None)
