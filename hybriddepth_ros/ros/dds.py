@@ -13,8 +13,8 @@ _FIRST_RCLPY_WITH_FAST_DDS_3 = 9
 
 def set_dds_profile() -> None:
     """Room for images in shared memory and publishing that does not wait, unless the user chose."""
-    # Synchronous, the default of rmw_fastrtps, has `publish` itself copy a cloud into shared memory: 3 ms of the
-    # thread that estimates depth, and 70 ms as soon as one subscriber's process has stalled.
+    # Synchronous, the default of rmw_fastrtps, has `publish` copy a cloud into shared memory itself: 3 ms
+    # of the thread that estimates depth, and 70 ms as soon as a subscriber's process stalls.
     os.environ.setdefault("RMW_FASTRTPS_PUBLICATION_MODE", "ASYNCHRONOUS")
     if any(os.environ.get(variable) for variable in _PROFILE_VARIABLES):
         return
