@@ -46,7 +46,7 @@ COPY . src/hybriddepth_ros
 RUN cp -r src/hybriddepth_ros/ros2_ws/src/hybriddepth_msgs/. src/hybriddepth_msgs/ \
  && rm -rf src/hybriddepth_ros/ros2_ws \
  && source "/opt/ros/${ROS_DISTRO}/setup.bash" \
- && colcon build --merge-install \
+ && colcon build --base-paths src --merge-install \
       --cmake-args -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DPython3_EXECUTABLE=/usr/bin/python3 \
  && rm -rf build log
 
