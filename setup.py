@@ -25,7 +25,7 @@ setup(
     name=package_name,
     version="0.1.0",
     packages=find_packages(include=[package_name, f"{package_name}.*"]),
-    package_data={package_name: ["py.typed", "**/*.safetensors", "**/*.json", "**/*.j2", "**/*.css"]},
+    package_data={package_name: ["py.typed", "**/*.safetensors", "**/*.json", "**/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (share, ["package.xml"]),
@@ -43,7 +43,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "hybriddepth = hybriddepth_ros.cli:main",
+            "hybriddepth = hybriddepth_ros.__main__:main",
             "focus_sweep = hybriddepth_ros.ros.focus_sweep_node:main",
             "depth = hybriddepth_ros.ros.depth_node:main",
         ],

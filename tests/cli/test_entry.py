@@ -53,3 +53,19 @@ def test_arguments_and_exit_code_survive_in_a_process_of_its_own(tmp_path: Path)
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and str(tmp_path / "a b") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "step"),
+    [("typer", "pip install typer"), ("yaml", "pip install PyYAML"), ("rclpy", "make setup")],
+)
+def test_a_package_that_is_not_installed_is_one_line_with_the_next_step(missing: str, step: str) -> None:
+    """As `ros2 run hybriddepth_ros hybriddepth` is on a ROS installation without pip's part."""
+    hidden = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['run', '--seconds', '0']; "
+    code = hidden + "from hybriddepth_ros.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert missing in done.stderr and step in done.stderr

@@ -103,6 +103,7 @@ def test_colcon_install_has_what_ros2_run_and_launch_look_for(tmp_path: Path) ->
     assert os.access(install / "bin" / "hybriddepth", os.X_OK)
     assert (install / "share/ament_index/resource_index/packages/hybriddepth_ros").is_file()
     share = install / "share" / "hybriddepth_ros"
+    assert next(install.rglob("hybriddepth_ros/py.typed")).is_file()
     for folder in ("launch", "config", "rviz"):
         kept = {path.name for path in (REPOSITORY / folder).iterdir() if path.is_file()}
         assert {path.name for path in (share / folder).iterdir()} == kept
@@ -131,6 +132,25 @@ def test_every_requirement_has_a_pin(distro: str) -> None:
             if requirement:
                 wanted.add(re.sub(r"[-_.]+", "-", requirement[0]).lower())
     assert wanted - set(pins(distro)) == set()
+
+
+def imported_modules(root: Path) -> set[str]:
+    """The outermost packages that the Python files below `root` import, anywhere in them."""
+    names: set[str] = set()
+    for file in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_nothing_is_required_that_nothing_imports() -> None:
+    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml"}
+    lines = (REPOSITORY / "constraints" / "requirements.txt").read_text().splitlines()
+    required = {line.split()[0] for line in lines if line and not line.startswith("#")} - {"setuptools"}
+    assert {modules.get(name, name) for name in required} <= imported_modules(REPOSITORY / "hybriddepth_ros")
 
 
 # ---- mending the wheels' CMake files
