@@ -42,6 +42,11 @@ ARGUMENTS = {
     "use_sim_time": ("false", "true: take the time from /clock"),
     "log_level": ("info", "debug, info, warn, error or fatal, for both nodes"),
 }
+CHOICES = {
+    "rviz": ["true", "false"],
+    "use_sim_time": ["true", "false"],
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
+}
 
 
 def share(*path: str) -> str:
@@ -75,7 +80,7 @@ def managed_node(
         namespace=value("namespace"),
         parameters=[
             value("params_file") or share("config", "depth.yaml"),
-            {"use_sim_time": value("use_sim_time").lower() in ("true", "1"), **given},
+            {"use_sim_time": value("use_sim_time") == "true", **given},
         ],
         ros_arguments=["--log-level", value("log_level")],
         output="both",
@@ -112,12 +117,13 @@ def managed_node(
     ]
 
 
-def rviz(namespace: str) -> Node:
+def rviz(namespace: str, use_sim_time: bool) -> Node:
     old, new = f"/{DEFAULT_NAMESPACE}", f"/{namespace.strip('/')}".rstrip("/")
     return Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", share("rviz", "depth.rviz")],
+        parameters=[{"use_sim_time": use_sim_time}],
         remappings=[(f"{old}/{topic}", f"{new}/{topic}") for topic in RVIZ_TOPICS if old != new],
     )
 
@@ -126,18 +132,21 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def value(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
 
+    # rcl would only log it, and the nodes would run on their defaults.
+    if value("params_file") and not os.path.isfile(value("params_file")):
+        raise FileNotFoundError(f"params_file: expected a file, found none at {value('params_file')}")
     entities = dds_profile()
     if value("camera") != "none":
         entities += managed_node("focus_sweep", {"camera": value("camera")}, context)
     entities += managed_node("depth", {"model": value("model"), "device": value("device")}, context)
-    if value("rviz").lower() in ("true", "1"):
-        entities.append(rviz(value("namespace")))
+    if value("rviz") == "true":
+        entities.append(rviz(value("namespace"), value("use_sim_time") == "true"))
     return entities
 
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+        DeclareLaunchArgument(name, default_value=default, description=description, choices=CHOICES.get(name))
         for name, (default, description) in ARGUMENTS.items()
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -4,13 +4,13 @@
 
 Time comes from the bag. What the depth node had published while recording is left out, so that its outputs do
 not mix with those of then. Playing starts when the node is active, and all ends with the bag, unless rviz is
-open.
+open; or before, if the node cannot be configured or activated, or ends.
 """
 
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch import Event, EventHandler, LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -24,7 +24,9 @@ from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import StateTransition
 
 LAST_STACK_SECONDS = 3.0  # for what is still being estimated when the bag ends
 
@@ -51,6 +53,23 @@ ARGUMENTS = {
     "rviz": ("false", "true: also open rviz2 with the package's view of the outputs"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
+CHOICES = {
+    "loop": ["true", "false"],
+    "rviz": ["true", "false"],
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
+}
+
+
+def has_failed(event: Event) -> bool:
+    """A lifecycle node could not be configured or activated."""
+    failures = (("configuring", "unconfigured"), ("activating", "inactive"))
+    if not isinstance(event, StateTransition):
+        return False
+    return (event.start_state, event.goal_state) in failures or event.start_state == "errorprocessing"
+
+
+def end(reason: str) -> EmitEvent:
+    return EmitEvent(event=Shutdown(reason=reason))
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -58,7 +77,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         return LaunchConfiguration(argument).perform(context)
 
     def is_true(argument: str) -> bool:
-        return value(argument).lower() in ("true", "1")
+        return value(argument) == "true"
 
     namespace = f"/{value('namespace').strip('/')}".rstrip("/")
     left_out = [f"{namespace}/{topic}" for topic in RECORDED_OUTPUTS] + list(ALSO_LEFT_OUT)
@@ -86,18 +105,25 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     play_when_active = RegisterEventHandler(
         OnStateTransition(goal_state="active", entities=[player], handle_once=True)
     )
-    entities: list[LaunchDescriptionEntity] = [play_when_active, depth]
-    if not is_true("rviz"):
-        end = TimerAction(
-            period=LAST_STACK_SECONDS, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
+    end_on_failure = RegisterEventHandler(
+        EventHandler(matcher=has_failed, entities=[end("the depth node did not become active")])
+    )
+    end_with_node = RegisterEventHandler(
+        OnProcessExit(
+            target_action=lambda action: isinstance(action, LifecycleNode),
+            on_exit=[end("the depth node has ended")],
         )
-        entities.insert(0, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])))
+    )
+    entities: list[LaunchDescriptionEntity] = [play_when_active, end_on_failure, end_with_node, depth]
+    if not is_true("rviz"):
+        last = TimerAction(period=LAST_STACK_SECONDS, actions=[end("the bag has ended")])
+        entities.insert(0, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[last])))
     return entities
 
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+        DeclareLaunchArgument(name, default_value=default, description=description, choices=CHOICES.get(name))
         for name, (default, description) in ARGUMENTS.items()
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])
