@@ -181,15 +181,14 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
     height, width = stack.slices[0].image.shape[:2]
     order = [int(i) for i in np.argsort(stack.focus_diopters, kind="stable") if registration.used[i]]
     images = np.empty((len(order), height, width, 3), np.uint8)
-    covered = np.ones((height, width), np.bool_)
+    covered = np.ones((len(order), height, width), np.bool_)
     camera = stack.slices[registration.reference].camera or stack.camera
     for row, index in enumerate(order):
         image, transform = stack.slices[index].image, registration.transforms[index]
         if camera is not None and any(camera.distortion):
-            inside = _warp_rectifying(image, transform, camera, images[row])
+            covered[row] = _warp_rectifying(image, transform, camera, images[row])
         elif np.array_equal(transform, np.eye(3)):
             images[row] = image
-            continue
         else:
             flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
             cv2.warpPerspective(
@@ -200,8 +199,7 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
                 flags=flags,
                 borderMode=cv2.BORDER_REFLECT_101,
             )
-            inside = _inside(transform, width, height)
-        covered &= inside
+            covered[row] = _inside(transform, width, height)
     lens_blur = blur_px_per_diopter(stack.lens) if stack.lens else None
     return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur)
 

@@ -18,7 +18,7 @@ from hybriddepth_ros.parameters import nearest_name
 class AlignedStack:
     """Slices that lie over each other pixel by pixel, sorted from far focus to near.
 
-    images [S, H, W, 3] uint8 RGB; covered [H, W] bool: every slice saw this pixel (elsewhere some are
+    images [S, H, W, 3] uint8 RGB; covered [S, H, W] bool: this slice saw this pixel (elsewhere it shows
     mirrored content); focus_diopters [S] 1/m, rising; blur_px_per_diopter: blur-disc diameter per diopter of
     defocus [px/(1/m)], None = unknown.
     """
@@ -79,8 +79,12 @@ def check_device(device: str) -> None:
         return
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise ModelError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        raise ModelError(
+            f"device: {device} needs PyTorch, which is not installed: pip install torch"
+        ) from None
     index = int(device.partition(":")[2] or 0)
     if index >= torch.cuda.device_count():
         raise ModelError(

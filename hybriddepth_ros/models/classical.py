@@ -65,7 +65,7 @@ class Classical:
         surface = smooth_along_surfaces(diopters, variance, guide)
         slope, offset, variance = (_resize(image, full_guide.shape) for image in surface)
         sigma = np.sqrt(variance)
-        sigma[~stack.covered] *= UNCOVERED_SIGMA_FACTOR
+        sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
         diopters = slope * full_guide + offset
         return FocusEstimate(
             diopters.astype(np.float32, copy=False),

@@ -15,8 +15,7 @@ INNER = (slice(24, -24), slice(24, -24))
 
 
 def estimate(images, focus=FOCUS, blur=BLUR, covered=None):
-    shape = images.shape[1:3]
-    covered = np.ones(shape, np.bool_) if covered is None else covered
+    covered = np.ones(images.shape[:3], np.bool_) if covered is None else covered
     return load_model("classical")(AlignedStack(images, covered, focus, blur))
 
 
@@ -80,8 +79,8 @@ def test_two_peaked_focus_curve_has_a_large_sigma():
 
 def test_pixels_that_not_all_slices_saw_are_less_certain():
     images = stacks.defocused_stack(1.4, FOCUS, BLUR)
-    covered = np.ones(images.shape[1:3], np.bool_)
-    covered[:, :100] = False
+    covered = np.ones(images.shape[:3], np.bool_)
+    covered[1, :, :100] = False
     seen, unseen = estimate(images).sigma_diopters, estimate(images, covered=covered).sigma_diopters
     np.testing.assert_allclose(unseen[:, :100], 2.0 * seen[:, :100], rtol=1e-6)
     np.testing.assert_allclose(unseen[:, 100:], seen[:, 100:], rtol=1e-6)
