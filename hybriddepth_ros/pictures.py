@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from hybriddepth_ros.image_files import ImageRGB
 
 if TYPE_CHECKING:
     from hybriddepth_ros.evaluation.metrics import DistanceBin
 
-ImageRGB = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.floating]
 
 HATCH_LIGHT, HATCH_DARK = 176, 152  # greys that no colour map below contains
@@ -214,13 +214,6 @@ def draw_error_by_distance(bins: Sequence[DistanceBin]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     return _png(figure)
-
-
-def encode_png(image: ImageRGB) -> bytes:
-    """[H, W, 3] RGB -> PNG."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    assert ok
-    return data.tobytes()
 
 
 def _png(figure: Any) -> bytes:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hybriddepth_ros.image_files import encode_png
 from hybriddepth_ros.pictures import (
     HATCH_DARK,
     HATCH_LIGHT,
@@ -13,7 +14,6 @@ from hybriddepth_ros.pictures import (
     depth_panel,
     depth_scale,
     draw_panels,
-    encode_png,
     error_panel,
     round_ticks,
     sigma_panel,

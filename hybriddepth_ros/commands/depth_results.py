@@ -14,7 +14,8 @@ from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.versions import versions
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
-from hybriddepth_ros.pictures import Panel, depth_panel, draw_panels, encode_png, sigma_panel
+from hybriddepth_ros.image_files import encode_png
+from hybriddepth_ros.pictures import Panel, depth_panel, draw_panels, sigma_panel
 from hybriddepth_ros.point_cloud import PointCloudOptions, project, write_ply
 from hybriddepth_ros.report import number
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros import models
+from hybriddepth_ros.errors import ModelError, ParameterError
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
@@ -26,9 +27,11 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def check_device(device: str) -> str:
-    """The device, if it can be the name of one; whether it is there, the model finds out."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ParameterError(f"--device {device}: expected auto, cpu, cuda or cuda:<number>")
+    """The device, if the models take it."""
+    try:
+        models.check_device(device)
+    except ModelError as error:
+        raise ParameterError(f"--{error}") from None  # it begins with the parameter's name, `device`
     return device
 
 

@@ -99,6 +99,7 @@ def test_a_bad_stack_is_refused_in_one_line(
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda")),
+    "device that is not there": (["--device", "cuda:99"], ("--device", "cuda:99", "not there")),
     "unknown estimator option": (["-p", "max_dept:=3"], ("max_dept", "max_depth")),
     "estimator option out of range": (["-p", "max_depth:=-3"], ("max_depth", "-3")),
     "estimator option of the wrong kind": (["-p", "max_depth:=far"], ("max_depth", "far")),
@@ -115,6 +116,14 @@ def test_a_bad_option_is_refused_in_one_line(
 ) -> None:
     refused(run_cli("depth", stack, "--out", tmp_path / "out", *options), *names)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_without_pytorch_is_refused_in_one_line(
+    run_cli: RunCli, stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    refused(run_cli("depth", stack, "--out", tmp_path / "out", "--device", "cuda"), "--device", "PyTorch")
+    assert run_cli("depth", stack, "--out", tmp_path / "out", "--device", "cpu").code == 0
 
 
 @pytest.mark.parametrize("command", ["depth", "demo"])
@@ -170,6 +179,7 @@ BAD_RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "missing stack": (["--stack", "nowhere"], ("nowhere", "expected")),
     "unknown camera": (["--camera", "simulatd"], ("simulatd", "simulated")),
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
+    "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda:N")),
     "unknown node in -p": (["-p", "dept.model:=classical"], ("dept.model", "depth.<parameter>")),
     "unknown parameter in -p": (["-p", "depth.modle:=classical"], ("modle", "model")),
     "bad namespace": (["--namespace", "my cam"], ("--namespace", "my cam")),

@@ -33,7 +33,10 @@ def test_version(run_cli: RunCli) -> None:
 
 
 def test_nothing_heavy_is_imported_to_parse_a_command_line() -> None:
-    code = "import sys, hybriddepth_ros.cli; print(sorted(m for m in sys.modules if '.' not in m))"
+    code = (
+        "import sys, hybriddepth_ros.cli; from hybriddepth_ros.commands.options import check_device; "
+        "check_device('auto'), check_device('cpu'); print(sorted(m for m in sys.modules if '.' not in m))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
