@@ -20,17 +20,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from hybriddepth_ros.blur_matching import box_twice, match_blur
+from hybriddepth_ros.tiles import TileGradients, TileGrid
+
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 Float64 = npt.NDArray[np.float64]
 
 FINEST_WIDTH_PX = 640  # the finest level is half the image, but at most this wide: 0.05 px there are enough
 COARSEST_WIDTH_PX = 40
-TILE_PX = 20  # at every level: small enough to follow parallax, large enough to hold texture
 ITERATIONS_PER_LEVEL = 3
 BACKGROUND_PX = 13  # box width; slower changes than this are shading, not texture
-MAX_STEP_PX = 1.5  # Lucas-Kanade is linear in the displacement only about this far
-TEXTURE_FLOOR = 0.02  # of the typical gradient energy
-BLUR_BOXES_PX = (1, 3, 5, 9)  # widths of the box filters, applied twice, that blur the sharper image to match
 ROBUST_ITERATIONS = 3
 TILE_SIGMA = 1e-3  # what a tile's displacement is worth, in half widths
 MIN_TEXTURED_TILES = 8
@@ -45,8 +44,20 @@ SCALE = 2
 BREATHING_SIGMA = 0.004  # of the scale about the breathing line: the camera also moves forwards and back
 
 
-# OpenCV and numpy let go of the interpreter lock, so that slices are registered side by side.
-_workers = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="registration")
+def _start_workers() -> ThreadPoolExecutor:
+    # OpenCV and numpy let go of the interpreter lock, so that slices are registered side by side.
+    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="registration")
+
+
+_workers = _start_workers()
+
+
+def _restart_workers() -> None:
+    global _workers
+    _workers = _start_workers()
+
+
+os.register_at_fork(after_in_child=_restart_workers)  # a forked process inherits the pool without its threads
 
 
 @dataclass(frozen=True)
@@ -166,8 +177,8 @@ def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Floats]:
     image = np.log(image + 8.0)
     levels = []
     while True:
-        levels.append(cv2.GaussianBlur(image, (3, 3), 0.8) - _box_twice(image, BACKGROUND_PX))
-        if image.shape[1] < 2 * COARSEST_WIDTH_PX or min(image.shape) < 2 * TILE_PX:
+        levels.append(cv2.GaussianBlur(image, (3, 3), 0.8) - box_twice(image, BACKGROUND_PX))
+        if image.shape[1] < 2 * COARSEST_WIDTH_PX or min(image.shape) < COARSEST_WIDTH_PX:
             return levels
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
@@ -203,14 +214,14 @@ def _align_level(
     over.
     """
     height, width = reference.shape
-    tiles = (max(width // TILE_PX, 3), max(height // TILE_PX, 3))
-    centres = _tile_centres(width, height, tiles)  # [T, 2] normalised
+    grid = TileGrid(width, height)
+    centres = grid.centres()
     first, second = match_blur(reference, _warp(moving, homography))
-    gradients = _TileGradients(first, tiles)
+    gradients = TileGradients(first, grid)
     so_far, warped = homography, second
     for iteration in range(ITERATIONS_PER_LEVEL + 1):
         step, correlation = gradients.displacements(warped)
-        inside = _inside(so_far, centres, 1.0 - TILE_PX / width, (height - TILE_PX) / width)
+        inside = grid.inside(_apply(so_far, centres))
         confidence = np.where(inside, gradients.texture * np.clip(correlation, 0.0, 1.0) ** 2, 0.0)
         if iteration == ITERATIONS_PER_LEVEL:
             break
@@ -230,43 +241,6 @@ def _align_level(
     return _Fit(so_far, float(np.median(before[textured])), float(np.median(left[textured])), agreeing)
 
 
-class _TileGradients:
-    """The reference's side of Lucas-Kanade, per tile [T]: what stays the same while the other image is moved
-    about.
-    """
-
-    def __init__(self, image: Floats, tiles: tuple[int, int]) -> None:
-        self._image, self._tiles = image, tiles
-        self._x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-        self._y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-        xx, xy, yy = (
-            _tile_mean(a * b, tiles) for a, b in ((self._x, self._x), (self._x, self._y), (self._y, self._y))
-        )
-        self._power = _tile_mean(image * image, tiles)
-        trace, determinant = xx + yy, xx * yy - xy * xy
-        smaller = 0.5 * (trace - np.sqrt(np.maximum(trace * trace - 4.0 * determinant, 0.0)))
-        # Regularised by a fraction of the typical texture: a tile without any moves nowhere and counts for
-        # nothing.
-        floor = TEXTURE_FLOOR * float(np.median(trace)) + 1e-9
-        self.texture = np.where(smaller > floor, smaller, 0.0)
-        self._xx, self._xy, self._yy = xx + floor, xy, yy + floor
-        self._inverse = 1.0 / (self._xx * self._yy - xy * xy)
-
-    def displacements(self, warped: Floats) -> tuple[Float64, Float64]:
-        """Displacement [T, 2] (normalised) that is left to the warped image, and their correlation [T]."""
-        difference = self._image - warped
-        xt, yt = _tile_mean(self._x * difference, self._tiles), _tile_mean(self._y * difference, self._tiles)
-        step = np.stack([self._yy * xt - self._xy * yt, self._xx * yt - self._xy * xt], axis=1)
-        step_px = np.clip(step * self._inverse[:, None], -MAX_STEP_PX, MAX_STEP_PX)
-        power = _tile_mean(warped * warped, self._tiles)
-        correlation = _tile_mean(self._image * warped, self._tiles) / np.sqrt(self._power * power + 1e-12)
-        return step_px / (0.5 * warped.shape[1]), correlation
-
-
-def _tile_mean(image: Floats, tiles: tuple[int, int]) -> Float64:
-    return np.asarray(cv2.resize(image, tiles, interpolation=cv2.INTER_AREA).ravel(), np.float64)
-
-
 def _warp(image: Floats, homography: Float64) -> Floats:
     height, width = image.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -275,58 +249,6 @@ def _warp(image: Floats, homography: Float64) -> Floats:
         image, transform, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(warped, np.float32)
-
-
-def _inside(homography: Float64, points: Float64, limit_x: float, limit_y: float) -> npt.NDArray[np.bool_]:
-    """Which normalised points [T, 2] land at least half a tile inside the other image."""
-    mapped = np.abs(_apply(homography, points))
-    inside: npt.NDArray[np.bool_] = (mapped[:, 0] <= limit_x + 1e-9) & (mapped[:, 1] <= limit_y + 1e-9)
-    return inside
-
-
-def match_blur(first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """Both images [H, W] with equal local sharpness: wherever one is sharper it is blurred until its
-    gradients match.
-
-    Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like
-    motion noise.
-    """
-    levels = [_blur_levels(first), _blur_levels(second)]
-    energies = [[_log_gradient_energy(image) for image in images] for images in levels]
-    return (
-        _at_energy(levels[0], energies[0], energies[1][0]),
-        _at_energy(levels[1], energies[1], energies[0][0]),
-    )
-
-
-def _blur_levels(image: Floats) -> list[Floats]:
-    return [image, *(_box_twice(image, width) for width in BLUR_BOXES_PX[1:])]
-
-
-def _box_twice(image: Floats, width: int) -> Floats:
-    """Nearly a Gaussian of sigma width / 2.5, at a cost that does not grow with the width."""
-    return np.asarray(cv2.blur(cv2.blur(image, (width, width)), (width, width)), np.float32)
-
-
-def _log_gradient_energy(image: Floats) -> Floats:
-    """Per half tile: enough to follow how blur changes over the image."""
-    gradient_x = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3)
-    gradient_y = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3)
-    size = (max(2 * image.shape[1] // TILE_PX, 2), max(2 * image.shape[0] // TILE_PX, 2))
-    energy = cv2.resize(gradient_x * gradient_x + gradient_y * gradient_y, size, interpolation=cv2.INTER_AREA)
-    return np.log(cv2.blur(energy, (3, 3)) + 1e-9)
-
-
-def _at_energy(levels: list[Floats], energies: list[Floats], target: Floats) -> Floats:
-    """Per pixel, between the two blur levels whose energies (falling) enclose the target."""
-    result = levels[0]
-    for sharper, blurrier, upper, lower in zip(levels, levels[1:], energies, energies[1:], strict=False):
-        share = np.clip((upper - target) / np.maximum(upper - lower, 1e-6), 0.0, 1.0)
-        if share.max() <= 0.0:
-            break
-        full_share = cv2.resize(share, sharper.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        result = result + full_share * (blurrier - sharper)
-    return result
 
 
 def _fit_motion(
@@ -370,14 +292,6 @@ def _weighted_median(values: Float64, weights: Float64) -> float:
     order = np.argsort(values)
     cumulative = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
-
-
-def _tile_centres(width: int, height: int, tiles: tuple[int, int]) -> Float64:
-    """[T, 2] in normalised coordinates: the image centre is 0, half the width is 1."""
-    x = (np.arange(tiles[0]) + 0.5) * width / tiles[0] - 0.5
-    y = (np.arange(tiles[1]) + 0.5) * height / tiles[1] - 0.5
-    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    return (grid - [0.5 * (width - 1), 0.5 * (height - 1)]) / (0.5 * width)
 
 
 def _apply(homography: Float64, points: Float64) -> Float64:

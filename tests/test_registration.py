@@ -2,6 +2,8 @@
 trusted.
 """
 
+import multiprocessing
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,14 +126,44 @@ def test_matched_blur_has_equal_gradients():
     assert ratio == pytest.approx(1.0, abs=0.15)
 
 
-@pytest.mark.parametrize("shape", [(48, 64), (96, 128), (964, 1280)])
+@pytest.mark.parametrize("shape", [(48, 64), (96, 128), (120, 160), (964, 1280), (100, 2000), (2000, 100)])
 def test_other_sizes(shape):
     image = stacks.texture((shape[0] + 20, shape[1] + 20), seed=2)
     transform = stacks.motion((shape[1], shape[0]), (1.5, -1.0))
     reference = stacks.as_bytes(stacks.seen_through(image, np.eye(3), 10))
     moved = stacks.as_bytes(stacks.seen_through(image, transform, 10))
     found = register([reference, moved], FOCUS[:2], reference=0)
+    assert found.used.all()
     np.testing.assert_allclose(found.transforms[1][:2, 2], [1.5, -1.0], atol=0.25)
+
+
+def test_small_slices_that_moved_register():
+    """Tiles at the border drop out when the image moves: enough must be left of 160x120."""
+    image = stacks.texture((120 + 60, 160 + 60), seed=4)
+    truth = stacks.motion((160, 120), (9.0, -7.0), 1.01, 0.01)
+    reference = stacks.as_bytes(stacks.seen_through(image, np.eye(3), 30))
+    moved = stacks.as_bytes(stacks.seen_through(image, truth, 30), noise=1.0)
+    found = register([reference, moved], FOCUS[:2], reference=0)
+    assert found.used.all()
+    np.testing.assert_allclose(found.transforms[1][:2, 2], truth[:2, 2], atol=0.5)
+
+
+def _register_in_child(greys, queue):
+    queue.put(register(greys, FOCUS[:2], reference=0).residual_px)
+
+
+def test_forked_process_registers_too(scene):
+    """As PyTorch's data loaders do: the child inherits the thread pool, but none of its threads."""
+    grey = stacks.as_bytes(stacks.seen_through(scene, np.eye(3), MARGIN))
+    here = register([grey, grey], FOCUS[:2], reference=0)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_register_in_child, args=([grey, grey], queue), daemon=True)
+    child.start()
+    try:
+        np.testing.assert_array_equal(queue.get(timeout=60.0), here.residual_px)
+    finally:
+        child.kill()
 
 
 @pytest.mark.parametrize("name", ["phone_desk", "phone_room"])
