@@ -8,7 +8,6 @@ import random
 import shutil
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +15,13 @@ import typer
 
 from hybriddepth_ros.commands.options import check_device
 from hybriddepth_ros.commands.output import OutputFolder
-from hybriddepth_ros.commands.status import StatusLine, describe, losses, quiet_start
+from hybriddepth_ros.commands.status import StatusLine, describe, losses
 from hybriddepth_ros.commands.stopping import StopRequest, stop_on_signals
 from hybriddepth_ros.errors import HybridDepthError, OutputError
 
 if TYPE_CHECKING:
     from hybriddepth_ros.ros.bag import TopicCount
+    from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 
 FILES = ("depth.png", "report.html", "summary.json")
 NAMESPACE = "focus_camera"
@@ -53,7 +53,7 @@ def demo(
             "focus_sweep": {**CAMERA, "simulated.seed": seed},
             "depth": {"model": model, "device": check_device(device)},
         }
-        recorded = record(bag.recording, overrides, seconds, stop)
+        counts, lost = record(bag.recording, overrides, seconds, stop)
         bag.keep()
         if stop:
             print(f"interrupted; the bag so far is in {bag.path}")
@@ -61,7 +61,8 @@ def demo(
         from hybriddepth_ros.commands.demo_results import write_results
 
         print("scoring the bag against the ground truth ...", flush=True)
-        lines = write_results(folder, bag.path, recorded, {"seconds": seconds, "seed": seed, "model": model})
+        settings = {"seconds": seconds, "seed": seed, "model": model}
+        lines = write_results(folder, bag.path, counts, lost, settings)
     print("\n".join(lines))
     print(f"written to {out} in {time.perf_counter() - began:.0f} s: bag/ {' '.join(FILES)}")
     return 0
@@ -85,107 +86,46 @@ def _is_free(domain: int) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What a recording leaves beside its bag: message counts per topic, and losses in the graph per cause."""
+def record(
+    bag: Path, overrides: dict[str, dict[str, Any]], seconds: float, stop: StopRequest
+) -> "tuple[dict[str, TopicCount], dict[str, int]]":
+    """Records all topics of a graph until `seconds` after its first depth image, or a stop.
 
-    counts: "dict[str, TopicCount]"
-    lost: dict[str, int]
+    Returns the counts per topic, and what was lost in the graph per cause.
+    """
+    from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 
-
-def record(bag: Path, overrides: dict[str, dict[str, Any]], seconds: float, stop: StopRequest) -> Recorded:
-    """Runs the graph and records all its topics until `seconds` after its first depth image, or a stop."""
-    from rclpy.context import Context
-
-    from hybriddepth_ros.ros.bag import Arrival, BagRecorder
-    from hybriddepth_ros.ros.graph import DepthGraph, set_dds_profile
-
-    depth_topic = f"/{NAMESPACE}/depth/image_rect"
-    first_depth_s: list[float] = []
-
-    def arrived(arrival: Arrival) -> None:
-        if arrival.topic == depth_topic and not first_depth_s:
-            first_depth_s.append(time.monotonic())
-
-    set_dds_profile()
-    context = Context()
-    context.init(args=[])
-    graph = DepthGraph(overrides=overrides, namespace=NAMESPACE, stop_event=stop.event)
     lost: dict[str, int] = {}
-    with contextlib.ExitStack() as cleanup:
-        spinning = _Spinning(context, "demo_recorder")
-        cleanup.callback(spinning.close)
-        recorder = BagRecorder(spinning.node, bag, all_topics(), on_arrival=arrived)
-        cleanup.callback(graph.close)
-        # Closed before the nodes are: the bag must be whole even if they take their time.
-        cleanup.callback(lambda: recorder.close(timeout_s=0.5 if stop else 10.0))
-        with contextlib.suppress(KeyboardInterrupt), StatusLine() as status:  # raised by start when stopped
-            status.show("preparing the simulated camera ...")
-            with quiet_start(NAMESPACE):
-                graph.start()
+    with StatusLine() as status:
+
+        def tell_progress(done: int, total: int) -> None:
+            if not stop and (status.due or done == total):
+                status.show(f"preparing the simulated camera: {done} of {total} pictures")
+
+        status.show("preparing the simulated camera ...")
+        graph = RecordedGraph(bag, overrides, NAMESPACE, stop.event, tell_progress)
+        with contextlib.suppress(KeyboardInterrupt), graph:  # raised by the start when stopped
             status.rest(after_s=1.0)
-            _watch(graph, status, seconds, first_depth_s, stop)
+            _watch(graph, status, seconds, stop)
             lost = losses(graph)
-    return Recorded(recorder.counts, lost)
+    return graph.counts, lost
 
 
-def _watch(
-    graph: Any, status: StatusLine, seconds: float, first_depth_s: list[float], stop: StopRequest
-) -> None:
+def _watch(graph: "RecordedGraph", status: StatusLine, seconds: float, stop: StopRequest) -> None:
     """Shows the rates until the time is over; HybridDepthError if no depth came at all."""
     patience = time.monotonic() + 20.0
     while not stop:
         graph.wait(timeout=0.1)
-        now = time.monotonic()
-        if first_depth_s and now >= first_depth_s[0] + seconds:
+        now, first = time.monotonic(), graph.first_depth_s
+        if first is not None and now >= first + seconds:
             return
-        if not first_depth_s and now > patience:
+        if first is None and now > patience:
             raise HybridDepthError(
                 "demo: expected depth within 20 s of the camera's start, none came: see doctor"
             )
         if status.due:
-            elapsed = now - first_depth_s[0] if first_depth_s else 0.0
+            elapsed = now - first if first is not None else 0.0
             status.show(f"recording {min(elapsed, seconds):4.0f} of {seconds:.0f} s  {describe(graph)}")
-
-
-def all_topics() -> dict[str, str]:
-    """Absolute topic -> `package/msg/Name` of everything that the graph publishes on a simulated camera."""
-    from hybriddepth_ros.ros.interface import INTERFACE
-
-    published = {endpoint.name: endpoint.type for endpoint in INTERFACE if endpoint.direction == "publishes"}
-    return {
-        name if name.startswith("/") else f"/{NAMESPACE}/{name}": kind for name, kind in published.items()
-    }
-
-
-class _Spinning:
-    """A node that spins in its own thread, so that recording and the graph do not wait for one another."""
-
-    def __init__(self, context: Any, name: str) -> None:
-        import threading
-
-        import rclpy
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-
-        self._context = context
-        self.node = rclpy.create_node(
-            name, context=context, use_global_arguments=False, start_parameter_services=False
-        )
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-
-        def spin() -> None:
-            with contextlib.suppress(ExternalShutdownException):
-                self._executor.spin()
-
-        self._thread = threading.Thread(target=spin, name=name, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._executor.shutdown(timeout_sec=0.5)
-        self._thread.join(0.5)
-        self.node.destroy_node()
-        self._context.try_shutdown()
 
 
 class _BagFolder:

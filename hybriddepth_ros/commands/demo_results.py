@@ -26,18 +26,27 @@ from hybriddepth_ros.pictures import (
 from hybriddepth_ros.report import Figure, Picture, Report, Table, number, percent, render_report
 
 if TYPE_CHECKING:
-    from hybriddepth_ros.commands.demo import Recorded
+    from hybriddepth_ros.ros.bag import TopicCount
 
 
-def write_results(folder: OutputFolder, bag: Path, recorded: Recorded, settings: dict[str, Any]) -> list[str]:
-    """Scores the bag and stages the files; returns what to print."""
+def write_results(
+    folder: OutputFolder,
+    bag: Path,
+    counts: dict[str, TopicCount],
+    lost: dict[str, int],
+    settings: dict[str, Any],
+) -> list[str]:
+    """Scores the bag and stages the files; returns what to print.
+
+    counts: topic -> what became of its messages; lost: cause -> count in the graph.
+    """
     result = score_recording(bag)
     if result.example is None:
         raise HybridDepthError(
             f"{bag}: expected more than two depth images with a ground truth of the same stamp, found "
             f"{result.stacks - result.without_truth}; a longer --seconds may help"
         )
-    summary = summarise(result, bag, recorded, settings)
+    summary = summarise(result, bag, counts, lost, settings)
     picture = draw_example(result.example, settings["model"])
     folder.write_bytes("depth.png", picture)
     folder.write_text("report.html", render_report(make_report(result, summary, picture)))
@@ -57,7 +66,11 @@ def write_results(folder: OutputFolder, bag: Path, recorded: Recorded, settings:
 
 
 def summarise(
-    result: RecordingScore, bag: Path, recorded: Recorded, settings: dict[str, Any]
+    result: RecordingScore,
+    bag: Path,
+    counts: dict[str, TopicCount],
+    lost: dict[str, int],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """What summary.json says: metres, milliseconds, Hz, shares."""
     score = result.score
@@ -77,11 +90,11 @@ def summarise(
         "sigma_coverage": {f"{factor:g}_sigma": share for factor, share in score.coverage.items()},
         "valid_share": score.valid_share,
         "by_distance": [asdict(one) for one in score.bins],
-        "dropped": recorded.lost,
+        "dropped": lost,
         "bag": {
             "path": bag.name,
             "bytes": sum(file.stat().st_size for file in bag.iterdir()),
-            "messages": {topic: asdict(count) for topic, count in recorded.counts.items()},
+            "messages": {topic: asdict(count) for topic, count in counts.items()},
         },
         "versions": versions(),
     }

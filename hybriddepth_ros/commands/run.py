@@ -12,7 +12,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hybriddepth_ros.commands.options import by_node, check_device, check_namespace, parse_assignments
-from hybriddepth_ros.commands.status import StatusLine, describe, quiet_start
+from hybriddepth_ros.commands.status import StatusLine, describe
 from hybriddepth_ros.commands.stopping import stop_on_signals
 
 
@@ -54,6 +54,7 @@ def run(
     with stop_on_signals() as stop:
         overrides = _overrides(camera, stack, model, device, parameter)
         from hybriddepth_ros.ros.graph import DepthGraph
+        from hybriddepth_ros.ros.quiet import quiet_start
 
         graph = DepthGraph(params_file, overrides, check_namespace(namespace), stop_event=stop.event)
         with contextlib.closing(graph), StatusLine() as status:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +12,6 @@ if TYPE_CHECKING:
     from hybriddepth_ros.ros.graph import DepthGraph
 
 _LOSSES = ("dropped", "refused", "lost", "exceptions", "failures")
-
-
-@contextlib.contextmanager
-def quiet_start(namespace: str) -> Iterator[None]:
-    """Keeps the nodes' own log off the terminal: why a start failed is told once, by the command."""
-    from rclpy.logging import LoggingSeverity, set_logger_level
-
-    from hybriddepth_ros.ros.schema import NODES
-
-    loggers = [".".join([*filter(None, namespace.split("/")), node]) for node in NODES]
-    for logger in loggers:
-        set_logger_level(logger, LoggingSeverity.FATAL)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            set_logger_level(logger, LoggingSeverity.UNSET)
 
 
 def losses(graph: DepthGraph) -> dict[str, int]:

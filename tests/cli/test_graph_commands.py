@@ -73,6 +73,10 @@ def test_the_demo_leaves_a_bag_pictures_a_report_and_small_errors(tmp_path: Path
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
+    told = re.search(r"preparing the simulated camera: (\d+) of (\d+) pictures", out)
+    assert told is not None and 0 < int(told[1]) <= int(told[2])
+    assert re.search(r"preparing the simulated camera: (\d+) of \1 pictures", out)
+    assert re.search(r"recording +\d+ of 4 s +\d+\.\d slices/s +\d+\.\d depth/s", out)
     names = {"bag", "depth.png", "notes.txt", "report.html", "summary.json"}
     assert {p.name for p in tmp_path.iterdir()} == names
 
