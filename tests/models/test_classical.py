@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybriddepth_ros.models import AlignedStack, load_model
-from hybriddepth_ros.models.classical import find_optics, focus_energies, noise_floor
+from hybriddepth_ros.models.focus_fit import find_optics
+from hybriddepth_ros.models.focus_measure import exposure_gains, measure_focus
 from tests import stacks
 
 FOCUS = np.array([0.4, 0.9, 1.4, 1.9, 2.4], np.float32)
@@ -90,8 +91,7 @@ def test_pixels_that_not_all_slices_saw_are_less_certain():
 def test_unknown_lens_is_found_from_the_stack(blur):
     truth = np.broadcast_to(np.linspace(0.5, 2.3, 240, dtype=np.float32)[:, None], (240, 320))
     images = stacks.defocused_stack(truth, FOCUS, blur)
-    energies = focus_energies([image[..., 0] for image in images])
-    found = find_optics(energies, noise_floor(energies), FOCUS, None)
+    found = find_optics(measure_focus([image[..., 0] for image in images]), FOCUS, None)
     assert found.blur_px_per_diopter == pytest.approx(blur, rel=0.35)
     result = estimate(images, blur=None)
     assert np.median(np.abs(result.diopters - truth)[INNER]) < 0.15
@@ -109,3 +109,80 @@ def test_odd_sizes_come_out_at_full_size(shape):
     result = estimate(stacks.defocused_stack(1.4, FOCUS, BLUR, shape))
     assert result.diopters.shape == result.sigma_diopters.shape == shape
     assert result.diopters.dtype == result.sigma_diopters.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "focus, truth",
+    [
+        ((1.0, 1.7, 2.4), 0.1),
+        ((1.0, 1.35, 1.7, 2.05, 2.4), 0.5),
+        (FOCUS, 4.0),
+        (FOCUS, 3.2),
+        (FOCUS, 0.05),
+        (FOCUS, 2.6),
+        (FOCUS, 0.3),
+    ],
+)
+def test_surface_outside_the_sweep_is_no_confident_estimate(focus, truth):
+    """Whatever is said of a textured wall that no slice was focused near must be covered by its sigma."""
+    focus = np.array(focus, np.float32)
+    result = estimate(stacks.defocused_stack(truth, focus, BLUR, (160, 200)), focus)
+    claimed = result.sigma_diopters[INNER] < 0.25
+    wrong = np.abs(result.diopters[INNER] - truth) > 3.0 * result.sigma_diopters[INNER]
+    assert (claimed & wrong).mean() < 0.05
+
+
+def test_blank_surface_does_not_take_its_neighbours_depth_for_its_own():
+    """Left half textured at 2.4 D, right half blank: beyond the window's reach nothing is known there."""
+    images = stacks.defocused_stack(2.4, FOCUS, BLUR)
+    rng = np.random.default_rng(0)
+    images[:, :, 160:] = (128.0 + rng.normal(0, 1, images[:, :, 160:].shape)).astype(np.uint8)
+    sigma = estimate(images).sigma_diopters
+    assert (sigma[24:-24, 24:120] < 0.25).mean() > 0.95
+    assert (sigma[24:-24, 190:-24] < 0.25).mean() < 0.1
+
+
+def test_exposure_that_drifts_over_the_sweep_changes_little():
+    truth = np.broadcast_to(np.linspace(0.6, 2.2, 240, dtype=np.float32)[:, None], (240, 320))
+    images = stacks.defocused_stack(truth, FOCUS, BLUR)
+    gains = np.linspace(0.75, 1.2, 5)
+    drifting = np.stack(
+        [(image * gain).clip(0, 255).astype(np.uint8) for image, gain in zip(images, gains, strict=True)]
+    )
+    np.testing.assert_allclose(
+        exposure_gains([image[..., 0] for image in drifting]), gains / gains[2], rtol=0.03
+    )
+    steady, drifted = (np.abs(estimate(stack).diopters - truth)[INNER] for stack in (images, drifting))
+    assert np.median(drifted) < np.median(steady) + 0.01
+
+
+def test_clipped_highlights_are_less_certain():
+    images = stacks.defocused_stack(1.4, FOCUS, BLUR)
+    bright = (images.astype(np.uint16) * 2).clip(0, 255).astype(np.uint8)
+    assert np.median(estimate(bright).sigma_diopters[INNER]) > 2.0 * np.median(
+        estimate(images).sigma_diopters[INNER]
+    )
+
+
+def test_sigma_covers_a_depth_edge():
+    """Around the step between two textured walls the window sees both: what is claimed must be covered."""
+    near, far = (
+        stacks.defocused_stack(2.2, FOCUS, BLUR, seed=1),
+        stacks.defocused_stack(0.7, FOCUS, BLUR, seed=2),
+    )
+    images = far.copy()
+    images[:, :, 160:] = near[:, :, 160:]
+    truth = np.full(images.shape[1:3], 0.7)
+    truth[:, 160:] = 2.2
+    result = estimate(images)
+    band = (slice(24, -24), slice(120, 200))
+    wrong = np.abs(result.diopters - truth)[band] > 3.0 * result.sigma_diopters[band]
+    assert (wrong & (result.sigma_diopters[band] < 0.25)).mean() < 0.05
+
+
+@pytest.mark.parametrize("between", [0.0, 0.25, 0.5, 0.75])
+def test_no_bias_between_candidates(between):
+    """Depth grows evenly: the estimate must not step from candidate to candidate."""
+    truth = 1.4 + between * 0.05
+    result = estimate(stacks.defocused_stack(truth, FOCUS, BLUR, (160, 200)))
+    assert np.median(result.diopters[INNER]) == pytest.approx(truth, abs=0.02)

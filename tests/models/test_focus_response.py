@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybriddepth_ros.models.classical import focus_energies
+from hybriddepth_ros.models.focus_measure import measure_focus
 from hybriddepth_ros.models.focus_response import BLUR_STEP_PX, energy_response
 from tests import stacks
 
@@ -20,8 +20,8 @@ def test_response_is_one_in_focus_and_falls():
 def test_response_is_what_blur_does_to_natural_texture(diameter):
     sharp = stacks.disc_blur(stacks.texture((512, 512), seed=1), 1.5)
     sharp_energy, blurred_energy = (
-        focus_energies([image])[0][:, 8:-8, 8:-8].mean(axis=(1, 2))
-        for image in (sharp, stacks.disc_blur(sharp, diameter))
+        measure_focus([image]).energies[0][:, 8:-8, 8:-8].mean(axis=(1, 2))
+        for image in (stacks.as_bytes(sharp), stacks.as_bytes(stacks.disc_blur(sharp, diameter)))
     )
     _, response = energy_response(0.4)
     expected = np.log(response[round(diameter / BLUR_STEP_PX)])

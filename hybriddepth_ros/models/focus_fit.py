@@ -1,0 +1,194 @@
+"""Which inverse depth explains the focus measure of all slices and bands best, and how sharply.
+
+The measured energies are compared with the curve that a lens gives (`focus_response`) at every candidate
+inverse depth; the best candidate is the estimate and the width of the likelihood its variance: a flat or
+two-peaked focus curve is a large variance, and so is a curve that still rises where the candidates end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hybriddepth_ros.models.focus_measure import FocusMeasure
+from hybriddepth_ros.models.focus_response import BANDS, BLUR_STEP_PX, energy_response
+
+Floats = npt.NDArray[np.floating[Any]]
+
+CANDIDATES_PER_SPACING = (
+    10  # inverse depths at which the likelihood is computed, per mean spacing of the slices
+)
+BEYOND_SWEEP = 1.5  # candidates reach this many spacings past both ends of the sweep, but not beyond infinity
+BAND_WEIGHTS = (0.5, 1.0, 1.0)  # the finest band follows the noise and the in-focus blur most
+BLOCK_PRODUCTS = 250_000  # of a matrix product: below this BLAS starts no threads to fight over the cores
+SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
+LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
+BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
+IN_FOCUS_BLUR_PX = 0.5  # Gaussian sigma of the sharpest that images get, where the lens is known
+IN_FOCUS_HYPOTHESES = (0.3, 0.7, 1.2, 1.8)  # [px], tried when the lens is unknown
+OUTSIDE_COST = 2.0  # -2 ln of the prior per spacing outside the sweep: it was chosen for what is to be seen
+CUT_OFF_VARIANCE = 0.15  # of the range, times the likelihood in its last candidate
+OPTICS_SAMPLES = 1500  # textured pixels that vote on the optics
+
+
+@dataclass(frozen=True)
+class StackOptics:
+    """blur_px_per_diopter: blur-disc diameter [px] per diopter of defocus; in_focus_blur_px: Gaussian sigma
+    at best focus.
+    """
+
+    blur_px_per_diopter: float
+    in_focus_blur_px: float
+
+
+def find_optics(
+    measure: FocusMeasure,
+    focus_diopters: npt.NDArray[np.float32],
+    blur_px_per_diopter: float | None,
+) -> StackOptics:
+    """The lens where it is known, else the optics under which the stack's energies fit the response curve
+    best.
+    """
+    if blur_px_per_diopter:
+        return StackOptics(blur_px_per_diopter, IN_FOCUS_BLUR_PX)
+    start = StackOptics(6.0, IN_FOCUS_BLUR_PX)
+    energies, noise = measure.energies, measure.noise
+    rows, columns = np.nonzero(energies[:, 1].max(axis=0) > 10.0 * noise[1])
+    if len(rows) < 50:
+        return start
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), OPTICS_SAMPLES)).astype(int)
+    sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
+
+    def misfit(optics: StackOptics) -> float:
+        blocks = _costs(sample, noise, _templates(tuple(map(float, focus_diopters)), optics))
+        lowest = [np.minimum(cost.min(axis=1) + power, 30.0) for _, cost, power in blocks]
+        return float(np.concatenate(lowest).mean())
+
+    def best_blur(optics: StackOptics) -> StackOptics:
+        return min((replace(optics, blur_px_per_diopter=float(blur)) for blur in BLUR_HYPOTHESES), key=misfit)
+
+    def best_in_focus(optics: StackOptics) -> StackOptics:
+        return min((replace(optics, in_focus_blur_px=blur) for blur in IN_FOCUS_HYPOTHESES), key=misfit)
+
+    return best_blur(best_in_focus(best_blur(start)))
+
+
+def fit_response(
+    measure: FocusMeasure, focus_diopters: npt.NDArray[np.float32], optics: StackOptics
+) -> tuple[Floats, Floats]:
+    """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2."""
+    energies, noise = measure.energies, measure.noise
+    height, width = energies.shape[2:]
+    diopters, variance = np.empty((2, height * width), np.float32)
+    freedom = max((energies.shape[0] - 1) * BANDS - 1, 1)
+    templates = _templates(tuple(map(float, focus_diopters)), optics)
+    for pixels, cost, power in _costs(energies, noise, templates):
+        diopters[pixels], variance[pixels] = _peak(cost, power, templates, freedom)
+    return diopters.reshape(height, width), variance.reshape(height, width)
+
+
+def _peak(cost: Floats, power: Floats, templates: _Templates, freedom: int) -> tuple[Floats, Floats]:
+    """The best candidate [P], refined between its neighbours, and the likelihood's variance about it [P].
+
+    cost [P, C] is minus twice the log likelihood less `power` [P].
+    """
+    candidates, outside_cost = templates.candidates, templates.outside_cost
+    rows = np.arange(len(cost))
+    best = cost.argmin(axis=1)
+    lowest = cost[rows, best]
+    # Between candidates by a parabola; at the ends of the range there is none.
+    inner = np.clip(best, 1, len(candidates) - 2)
+    left, middle, right = cost[rows, inner - 1], cost[rows, inner], cost[rows, inner + 1]
+    curvature = np.maximum(left - 2.0 * middle + right, np.float32(1e-6))
+    offset = np.where(inner == best, np.clip(0.5 * (left - right) / curvature, -0.5, 0.5), 0.0)
+    step = candidates[1] - candidates[0]
+    diopters = candidates[best] + offset.astype(np.float32) * step
+
+    misfit = np.maximum((lowest + power) / np.float32(freedom), np.float32(1.0))  # reduced chi-square
+    cost -= lowest[:, None]
+    cost *= (np.float32(-0.5) / misfit)[:, None]
+    likelihood = np.exp(cost, out=cost)
+    moments = likelihood @ np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
+    mean, square = moments[:, 1] / moments[:, 0], moments[:, 2] / moments[:, 0]
+    variance = square - 2.0 * diopters * mean + diopters**2
+    # A likelihood that has not fallen where the candidates end goes on beyond them, unless they end at
+    # infinity. What the prior took off is put back for this: it prefers the sweep, but proves nothing.
+    ends = likelihood[:, -1] * np.exp(np.float32(0.5 * outside_cost[-1]))
+    if candidates[0] > step:
+        ends = ends + likelihood[:, 0] * np.exp(np.float32(0.5 * outside_cost[0]))
+    cut_off = np.minimum(ends / moments[:, 0], np.float32(1.0))
+    variance += cut_off * np.float32(CUT_OFF_VARIANCE) * (candidates[-1] - candidates[0]) ** 2
+    return diopters, np.maximum(variance, (0.3 * step) ** 2)  # no finer than the candidates
+
+
+def _costs(
+    energies: Floats, noise: Floats, templates: _Templates
+) -> Iterator[tuple[npt.NDArray[np.intp], Floats, Floats]]:
+    """Blocks of (pixels [P], cost [P, C], power [P]) over all pixels of energies [S, BANDS, h, w].
+
+    cost + power is minus twice the log posterior of each candidate. The texture's own strength is unknown:
+    logarithms are compared after their mean over slices is taken off. With that, the cost is one matrix
+    product per class of signal-to-noise ratio; the blocks are small enough to stay in the processor's cache.
+    """
+    count = energies.shape[0]
+    logs = np.log(energies + noise[:, None, None])  # [S, BANDS, h, w]
+    logs -= logs.mean(axis=0)
+    logs *= (np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / np.float32(LOG_ENERGY_SIGMA))[:, None, None]
+    features = np.ascontiguousarray(logs.reshape(count * BANDS, -1).T)  # [P, S * BANDS]
+    power = np.einsum("ij,ij->i", features, features)
+    signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
+    snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int8)
+    block = max(BLOCK_PRODUCTS // (features.shape[1] * len(templates.candidates)), 1)
+    for k in range(SNR_CLASSES):
+        members = np.flatnonzero(snr_class == k)
+        for start in range(0, len(members), block):
+            pixels = members[start : start + block]
+            cost = features[pixels] @ templates.products[k]
+            cost += templates.biases[k]
+            yield pixels, cost, power[pixels]
+
+
+@dataclass(frozen=True)
+class _Templates:
+    """What does not depend on the images: candidates [C] 1/m, and for each class of signal-to-noise ratio
+    -2 x the expected, centred log energies [SNR_CLASSES, S * BANDS, C] and what is added to their product
+    with the measured ones [SNR_CLASSES, C]. outside_cost [C] is the prior's part of that.
+    """
+
+    candidates: Floats
+    products: Floats
+    biases: Floats
+    outside_cost: Floats
+
+
+@lru_cache(maxsize=256)
+def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> _Templates:
+    focus = np.array(focus_diopters)
+    spacing = (focus.max() - focus.min()) / max(len(focus) - 1, 1)
+    nearest, farthest = focus.max() + BEYOND_SWEEP * spacing, focus.min() - BEYOND_SWEEP * spacing
+    farthest = max(farthest, min(0.0, focus.min()))
+    count = round((nearest - farthest) / spacing * CANDIDATES_PER_SPACING) + 1
+    candidates = np.linspace(farthest, nearest, count)
+    diameters, response = energy_response(optics.in_focus_blur_px)
+    defocus_px = np.abs(candidates[None, :] - focus[:, None]) * optics.blur_px_per_diopter
+    row = np.clip(defocus_px / BLUR_STEP_PX, 0, len(diameters) - 1.001)
+    low = row.astype(int)
+    share = (row - low)[..., None]
+    energy = response[low] * (1.0 - share) + response[low + 1] * share  # [S, C, BANDS]
+    weights = np.sqrt(np.array(BAND_WEIGHTS)) / LOG_ENERGY_SIGMA
+    expected = np.empty((SNR_CLASSES, len(focus) * BANDS, count))
+    for k in range(SNR_CLASSES):
+        signal = 0.1 * 3.0**k
+        # The noise counts twice: the image has it, and `_costs` adds it to keep the logarithm tame.
+        logs = np.log(energy * signal / energy.max(axis=0, keepdims=True) + 2.0)
+        logs -= logs.mean(axis=0, keepdims=True)
+        expected[k] = (logs * weights).transpose(0, 2, 1).reshape(-1, count)
+    outside = np.maximum(candidates - focus.max(), 0.0) + np.maximum(focus.min() - candidates, 0.0)
+    outside_cost = OUTSIDE_COST * outside / spacing
+    biases = (expected * expected).sum(axis=1) + outside_cost
+    return _Templates(*(a.astype(np.float32) for a in (candidates, -2.0 * expected, biases, outside_cost)))
