@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import rclpy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from hybriddepth_ros.cameras.base import Progress
+from hybriddepth_ros.cameras.simulated import SimulatedCamera
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.ros.graph import DepthGraph, find_config, set_dds_profile
 from tests.ros.helpers import Peer, stamps, wait_for
@@ -56,7 +59,7 @@ def test_close_is_quick_and_may_be_called_again() -> None:
     with graph:
         assert graph.wait(timeout=0.2) is False
         began = time.monotonic()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0  # 2 s on an idle machine
     graph.close()
     assert not graph.context.ok()
     assert graph.wait(timeout=5.0) is False  # what was shut down is not waited for
@@ -70,15 +73,27 @@ def test_a_node_that_refuses_ends_the_start_with_its_reason(tmp_path: Path) -> N
         DepthGraph(overrides={"focus_sweep": missing}).start()
 
 
-def test_a_stop_during_the_start_ends_it() -> None:
-    stop = threading.Event()
-    slow = {"simulated.width": 640, "simulated.height": 480, "simulated.loop_frames": 200}
-    graph = DepthGraph(overrides={"focus_sweep": slow}, stop_event=stop)
-    threading.Timer(1.0, stop.set).start()
-    began = time.monotonic()
+def test_a_stop_during_the_start_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, refused = threading.Event(), threading.Event()
+    prepare = SimulatedCamera.prepare
+
+    def prepare_until_told_to_stop(
+        camera: SimulatedCamera, foci: Sequence[float], progress: Progress
+    ) -> None:
+        def stop_at_first_picture(done: int, total: int) -> None:
+            stop.set()
+            with pytest.raises(HybridDepthError, match="stopped"):
+                wait_for(lambda: progress(done, total), 30.0)
+            refused.set()
+            raise HybridDepthError("stopped")
+
+        prepare(camera, foci, stop_at_first_picture)
+
+    monkeypatch.setattr(SimulatedCamera, "prepare", prepare_until_told_to_stop)
+    graph = DepthGraph(overrides={"focus_sweep": SMALL}, stop_event=stop)
     with pytest.raises(KeyboardInterrupt):
         graph.start()
-    assert time.monotonic() - began < 5.0
+    assert refused.wait(10.0)  # the camera was told, and does not go on in the background
 
 
 def test_wait_ends_with_the_event() -> None:
@@ -157,9 +172,7 @@ def test_ctrl_c_ends_a_node_without_a_traceback(module: str, twice: bool) -> Non
     output, _ = process.communicate(timeout=20)
     assert process.returncode in (0, 130), output
     assert "Traceback" not in output and "terminate called" not in output, output
-    assert (
-        time.monotonic() - began < 5.0
-    )  # 2 s on an idle machine, process start-up and exit of Python included
+    assert time.monotonic() - began < 10.0  # 2 s on an idle machine, exit of Python included
     peer.destroy_node()
     rclpy_context.try_shutdown()
 
