@@ -16,6 +16,7 @@ from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
+from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
 from hybriddepth_ros.registration import Registration, register
 
 MIN_SLICES = 2
@@ -113,7 +114,7 @@ class DepthEstimator:
         clock.lap("register")
         aligned = align(stack, registration)
         clock.lap("warp")
-        focus = self._model(aligned)
+        focus = doubted(self._model(aligned), aligned)
         clock.lap(self.model_name)
         sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
         clock.lap("all_in_focus")
@@ -160,9 +161,12 @@ def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions)
     """Register all slices to the reference slice, with the breathing that the camera knows of."""
     if not options.register:
         return Registration.identity(len(stack.slices), reference)
-    greys = [to_grey(s.image) for s in stack.slices]
+    greys = [rectified(to_grey(s.image), s.camera or stack.camera) for s in stack.slices]
     focal = [s.camera.fx if s.camera else 0.0 for s in stack.slices]
-    magnifications = [f / focal[reference] for f in focal] if all(f > 0.0 for f in focal) else None
+    # One focal length for all is a camera that was calibrated (or guessed) at one focus, not one that does
+    # not breathe.
+    known = all(f > 0.0 for f in focal) and len(set(focal)) > 1
+    magnifications = [f / focal[reference] for f in focal] if known else None
     max_residual_px = options.max_residual * greys[0].shape[1]
     registration = register(greys, stack.focus_diopters, reference, max_residual_px, magnifications)
     if int(registration.used.sum()) < MIN_SLICES:
@@ -182,11 +186,11 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
     order = [int(i) for i in np.argsort(stack.focus_diopters, kind="stable") if registration.used[i]]
     images = np.empty((len(order), height, width, 3), np.uint8)
     covered = np.ones((len(order), height, width), np.bool_)
-    camera = stack.slices[registration.reference].camera or stack.camera
     for row, index in enumerate(order):
         image, transform = stack.slices[index].image, registration.transforms[index]
-        if camera is not None and any(camera.distortion):
-            covered[row] = _warp_rectifying(image, transform, camera, images[row])
+        camera = stack.slices[index].camera or stack.camera
+        if camera is not None and is_distorted(camera):
+            covered[row] = warp_rectifying(image, transform, camera, images[row])
         elif np.array_equal(transform, np.eye(3)):
             images[row] = image
         else:
@@ -201,7 +205,8 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
             )
             covered[row] = _inside(transform, width, height)
     lens_blur = blur_px_per_diopter(stack.lens) if stack.lens else None
-    return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur)
+    reference = order.index(registration.reference)
+    return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur, reference)
 
 
 def _inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
@@ -213,22 +218,13 @@ def _inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.
     return mask.astype(np.bool_)
 
 
-def _warp_rectifying(
-    image: ImageRGB, transform: npt.NDArray[np.float64], camera: CameraIntrinsics, out: ImageRGB
-) -> npt.NDArray[np.bool_]:
-    """Distortion and motion in one interpolation; returns which pixels [H, W] fall into the slice."""
-    height, width = image.shape[:2]
-    distortion = np.array(camera.distortion)
-    map_x, map_y = cv2.initUndistortRectifyMap(
-        camera.matrix, distortion, np.eye(3), camera.matrix, (width, height), cv2.CV_32FC1
-    )
-    points = np.stack([map_x, map_y], axis=-1)
-    moved = cv2.perspectiveTransform(points, transform.astype(np.float64))
-    cv2.remap(
-        image, moved[..., 0], moved[..., 1], cv2.INTER_CUBIC, dst=out, borderMode=cv2.BORDER_REFLECT_101
-    )
-    limit = np.array([width - 1, height - 1], np.float32)
-    return np.asarray(((moved >= 0.0) & (moved <= limit)).all(axis=-1), np.bool_)
+def doubted(focus: FocusEstimate, aligned: AlignedStack) -> FocusEstimate:
+    """No estimate (an infinite sigma) where the reference or all but one of the slices did not look."""
+    if aligned.covered.all():
+        return focus
+    seen = np.add.reduce(aligned.covered, axis=0, dtype=np.int32) >= MIN_SLICES
+    seen &= aligned.covered[aligned.reference]
+    return replace(focus, sigma_diopters=np.where(seen, focus.sigma_diopters, np.float32(np.inf)))
 
 
 def to_metres(

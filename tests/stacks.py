@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from hybriddepth_ros.focal_stack import CameraIntrinsics
+
 
 def texture(shape: tuple[int, int], seed: int = 0, slope: float = 1.0) -> npt.NDArray[np.float32]:
     """[H, W] float32 0..255 with the power spectrum of natural images (amplitude 1/f^slope)."""
@@ -59,6 +61,19 @@ def seen_through(
     to_big = np.array([[1, 0, margin], [0, 1, margin], [0, 0, 1.0]])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     return cv2.warpPerspective(image, to_big @ np.linalg.inv(transform), (width, height), flags=flags)
+
+
+def bent(
+    image: npt.NDArray[np.float32], transform: npt.NDArray[np.float64], margin: int, camera: CameraIntrinsics
+) -> npt.NDArray[np.float32]:
+    """As `seen_through`, by a lens that distorts."""
+    height, width = image.shape[0] - 2 * margin, image.shape[1] - 2 * margin
+    pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 1, 2)
+    straight = cv2.undistortPoints(
+        pixels.astype(np.float64), camera.matrix, np.array(camera.distortion), P=camera.matrix
+    )
+    places = cv2.perspectiveTransform(straight, np.linalg.inv(transform)).reshape(height, width, 2) + margin
+    return cv2.remap(image, places.astype(np.float32), None, cv2.INTER_CUBIC)
 
 
 def as_bytes(image: npt.NDArray[np.float32], noise: float = 0.0, seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,8 +15,8 @@ from hybriddepth_ros import (
     load_estimator,
 )
 from hybriddepth_ros.errors import ModelError, RegistrationError
-from hybriddepth_ros.estimator import align, reference_index, to_metres
-from hybriddepth_ros.models import FocusEstimate
+from hybriddepth_ros.estimator import align, doubted, reference_index, register_stack, to_metres
+from hybriddepth_ros.models import AlignedStack, FocusEstimate
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.registration import Registration
 from tests import stacks
@@ -132,6 +133,112 @@ def test_distortion_is_undone_in_the_same_interpolation():
     assert (
         load_estimator("classical", options=EstimatorOptions(register=False))(stack).camera.distortion == ()
     )
+
+
+MARGIN = 60
+SHAKEN = ((-18.0, 9.0), (14.0, -16.0), (0.0, 0.0), (20.0, 12.0), (-12.0, -20.0))  # [px] per slice
+
+
+def shaken_stack(distortion=(), breathing=0.0, blur=0.0):
+    """(stack, truth [S, 3, 3]: pixel of the reference -> pixel of the slice, both without distortion,
+    the scene as the reference should show it). Each slice has the intrinsics of its focus.
+    """
+    scene = cv2.GaussianBlur(stacks.texture((240 + 2 * MARGIN, 320 + 2 * MARGIN), seed=6), (0, 0), 0.8)
+    slices, truth = [], []
+    for index, focus in enumerate(FOCUS):
+        scale = 1.0 + breathing * float(focus - FOCUS[2])
+        camera = replace(
+            CAMERA, fx=CAMERA.fx * scale, fy=CAMERA.fy * scale, cx=165.0, cy=112.0, distortion=distortion
+        )
+        shift = np.array(SHAKEN[index]) + (1.0 - scale) * np.array([camera.cx, camera.cy])
+        transform = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]], [0.0, 0.0, 1.0]])
+        view = stacks.bent(scene, transform, MARGIN, camera)
+        view = stacks.disc_blur(view, blur * abs(float(focus) - 1.4))
+        grey = stacks.as_bytes(view, noise=1.0, seed=index)
+        slices.append(FocalSlice(np.repeat(grey[..., None], 3, axis=2), float(focus), 1 + index, camera))
+        truth.append(transform)
+    sharp = scene[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    return FocalStack(tuple(slices), lens=LENS, name="shaken"), np.array(truth), sharp
+
+
+@pytest.mark.parametrize("distortion", [(), (-0.25, 0.06, 0.001, -0.001, 0.0), (0.2, 0.0, 0.0, 0.0, 0.0)])
+def test_shaken_slices_of_a_lens_that_distorts_lie_over_each_other(distortion):
+    stack, truth, sharp = shaken_stack(distortion, breathing=0.012)
+    registration = register_stack(stack, 2, EstimatorOptions())
+    corners = np.array([[[20.0, 20.0], [300.0, 20.0], [20.0, 220.0], [300.0, 220.0]]])
+    for found, true in zip(registration.transforms, truth, strict=True):
+        error = cv2.perspectiveTransform(corners, found) - cv2.perspectiveTransform(corners, true)
+        assert np.abs(error).max() < 0.3
+    aligned = align(stack, registration)
+    for image, covered in zip(aligned.images[..., 0], aligned.covered, strict=True):
+        assert np.abs(image - sharp)[covered].mean() < 2.0
+
+
+@pytest.mark.parametrize("distortion", [(), (0.2, 0.0, 0.0, 0.0, 0.0)])
+def test_covered_is_what_each_slice_saw(distortion):
+    stack, truth, _ = shaken_stack(distortion)
+    aligned = align(stack, replace(Registration.identity(5, 2), transforms=truth))
+    pixels = np.stack(np.meshgrid(np.arange(320.0), np.arange(240.0)), axis=-1)
+    for covered, transform in zip(aligned.covered, truth, strict=True):
+        places = cv2.perspectiveTransform(pixels, transform)
+        ray = (places - [165.0, 112.0]) / 400.0
+        if distortion:
+            ray = ray * (1.0 + distortion[0] * np.square(ray).sum(axis=-1, keepdims=True))
+        x, y = np.moveaxis(ray * 400.0 + [165.0, 112.0], -1, 0)
+        assert covered[(x > 0.6) & (x < 318.4) & (y > 0.6) & (y < 238.4)].all()
+        assert not covered[(x < -0.6) | (x > 319.6) | (y < -0.6) | (y > 239.6)].any()
+        assert not covered.all() or np.array_equal(transform, np.eye(3))
+
+
+def test_output_camera_is_that_of_the_reference_slice():
+    stack, _, _ = shaken_stack((-0.25, 0.06, 0.0, 0.0, 0.0), breathing=0.02)
+    stack = replace(stack, camera=CAMERA)
+    for rule, index in (("first", 0), ("middle", 2), ("last", 4)):
+        estimate = load_estimator("classical", options=EstimatorOptions(reference=rule))(stack)
+        assert estimate.camera == replace(stack.slices[index].camera, distortion=())
+
+
+def test_breathing_is_taken_from_the_intrinsics_that_follow_the_focus():
+    stack, _, _ = shaken_stack(breathing=0.02)
+    registration = register_stack(stack, 2, EstimatorOptions())
+    assert registration.breathing_per_diopter == pytest.approx(0.02, abs=1e-6)
+
+
+def test_equal_intrinsics_for_all_slices_are_no_statement_about_breathing():
+    """A camera that was calibrated at one focus, or guessed: what the slices show is believed."""
+    stack, _, _ = shaken_stack(breathing=0.02)
+    constant = replace(stack, slices=tuple(replace(s, camera=CAMERA) for s in stack.slices))
+    registration = register_stack(constant, 2, EstimatorOptions())
+    assert registration.breathing_per_diopter == pytest.approx(0.02, abs=0.002)
+
+
+def test_what_the_reference_or_all_other_slices_did_not_see_has_no_estimate():
+    images = stacks.defocused_stack(1.4, FOCUS, blur_px_per_diopter(LENS), (120, 160))
+    covered = np.ones(images.shape[:3], np.bool_)
+    covered[2, :40] = False  # the reference
+    covered[[0, 1, 3, 4], 100:] = False
+    covered[[0, 1, 3], :, 120:] = False
+    focus = FocusEstimate(np.full((120, 160), 1.4, np.float32), np.full((120, 160), 0.1, np.float32), 12.0)
+    left = doubted(focus, AlignedStack(images, covered, FOCUS, 12.0, reference=2))
+    depth, sigma = to_metres(left, EstimatorOptions())
+    expected = np.ones((120, 160), np.bool_)
+    expected[:40] = expected[100:] = False
+    np.testing.assert_array_equal(np.isfinite(depth), expected)
+    np.testing.assert_array_equal(np.isfinite(sigma), expected)
+
+
+def test_rectified_pixels_outside_every_image_have_no_estimate():
+    """A pincushion lens: the corners of the rectified frame lie outside what the sensor saw."""
+    images = stacks.defocused_stack(1.4, FOCUS, blur_px_per_diopter(LENS), (240, 320))
+    camera = replace(CAMERA, distortion=(0.6, 0.0, 0.0, 0.0, 0.0))
+    slices = tuple(FocalSlice(image, float(f)) for image, f in zip(images, FOCUS, strict=True))
+    stack = FocalStack(slices, camera=camera, lens=LENS)
+    estimate = load_estimator("classical")(stack)
+    unseen = ~align(stack, estimate.registration).covered.any(axis=0)
+    assert unseen.mean() > 0.02
+    assert np.isnan(estimate.depth[unseen]).all()
+    assert (estimate.all_in_focus[unseen] == 0).all()
+    assert np.isfinite(estimate.depth[60:180, 80:240]).mean() > 0.95
 
 
 def test_unknown_model_is_refused_with_the_known_ones():

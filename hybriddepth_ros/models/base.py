@@ -20,13 +20,14 @@ class AlignedStack:
 
     images [S, H, W, 3] uint8 RGB; covered [S, H, W] bool: this slice saw this pixel (elsewhere it shows
     mirrored content); focus_diopters [S] 1/m, rising; blur_px_per_diopter: blur-disc diameter per diopter of
-    defocus [px/(1/m)], None = unknown.
+    defocus [px/(1/m)], None = unknown; reference: index of the slice whose frame this is.
     """
 
     images: npt.NDArray[np.uint8]
     covered: npt.NDArray[np.bool_]
     focus_diopters: npt.NDArray[np.float32]
     blur_px_per_diopter: float | None = None
+    reference: int = 0
 
 
 @dataclass(frozen=True)
