@@ -17,6 +17,10 @@ class CameraError(HybridDepthError):
     """A camera or lens that is missing, refuses a setting, or stopped delivering."""
 
 
+class CameraEnded(CameraError):  # noqa: N818 - it says what happened, and a recording has an end
+    """A camera that shows a recording once has shown it; opened again it begins anew."""
+
+
 class ModelError(HybridDepthError):
     """An unknown model, or one that cannot run as asked."""
 

@@ -82,7 +82,10 @@ class FocusCamera(ABC):
 
     @abstractmethod
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
-        """The next frame in order of capture; FrameTimeout after `timeout_s`, CameraError when closed."""
+        """The next frame in order of capture; FrameTimeout after `timeout_s`, CameraError when closed.
+
+        CameraEnded after the last frame of a recording.
+        """
 
     @abstractmethod
     def command_focus(self, focus_diopters: float) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from hybriddepth_ros.cameras.base import Clock, register_camera
+from hybriddepth_ros.cameras.base import CameraFrame, Clock, register_camera
 from hybriddepth_ros.cameras.virtual import LensMotion, Picture, SensorTiming, VirtualCamera
-from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.errors import CameraEnded, CameraError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.parameters import parameter
@@ -22,7 +22,9 @@ class ReplayCameraOptions:
     stack: str = parameter("", "STACK folder or stack.yaml to replay")
     frame_rate: float = parameter(30.0, "Frames per second", unit="Hz", minimum=0.1, maximum=1000.0)
     loop: bool = parameter(
-        True, "Start again after the last slice; otherwise the camera ends after one frame per slice"
+        True,
+        "Start again after the last slice; otherwise the camera ends after one frame per slice, not counting"
+        " those in which the lens still moved",
     )
     width: int = parameter(
         0, "Width that images are reduced to, 0 = as stored", unit="px", minimum=0, maximum=16384
@@ -60,7 +62,8 @@ class ReplayCamera(VirtualCamera):
             stack.lens, pixel_pitch_um=stack.lens.pixel_pitch_um * shrink
         )
         self._foci = np.array([s.focus_diopters for s in self._slices])
-        self._shown = 0
+        self._shown = 0  # frames, since `open`, of the focus that was commanded last
+        self._settled_ns = 0
         timing = SensorTiming(options.frame_rate, options.exposure_ms, options.readout_ms, options.settle_ms)
         super().__init__("replay", timing, focus_diopters=float(self._foci[0]), clock=clock)
 
@@ -78,8 +81,19 @@ class ReplayCamera(VirtualCamera):
         return tuple(float(f) for f in self._foci)
 
     def open(self) -> None:
-        self._shown = 0
+        self._shown = self._settled_ns = 0
         super().open()
+
+    def command_focus(self, focus_diopters: float) -> int:
+        self._settled_ns = super().command_focus(focus_diopters)
+        return self._settled_ns
+
+    def read(self, timeout_s: float = 1.0) -> CameraFrame:
+        if not self.options.loop and self._shown >= len(self._slices):
+            raise CameraEnded(f"camera replay: the end of {self.options.stack} (loop is off)")
+        frame = super().read(timeout_s)
+        self._shown += frame.exposure_start_ns >= self._settled_ns  # what a sweep keeps
+        return frame
 
     def _target(self, focus_diopters: float) -> float:
         return self._nearest(focus_diopters).focus_diopters
@@ -88,9 +102,6 @@ class ReplayCamera(VirtualCamera):
         return self._slices[int(np.abs(self._foci - focus_diopters).argmin())]
 
     def _expose(self, sequence: int, lens: LensMotion) -> Picture:
-        if not self.options.loop and self._shown >= len(self._slices):
-            raise CameraError(f"camera replay: the end of {self.options.stack} (loop is off)")
-        self._shown += lens.still
         shown = self._nearest(lens.mean_diopters)
         assert shown.camera is not None
         return Picture(shown.image, shown.focus_diopters, shown.camera)

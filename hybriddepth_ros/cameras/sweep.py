@@ -151,11 +151,15 @@ class FocusSweep:
         with self._lock:
             self._positions = positions
 
-    def hold(self, focus_diopters: float) -> None:
-        """After the sweep under way stay at one focus: every frame is then a sweep of one slice."""
+    def hold(self, focus_diopters: float) -> int:
+        """After the sweep under way stay at one focus: every frame is then a sweep of one slice.
+
+        Returns the sweep_id from which on frames show this focus.
+        """
         (held,) = _checked((focus_diopters,), self._camera)
         with self._lock:
             self._hold = held
+            return self._next_sweep_id
 
     def resume(self) -> None:
         """Sweep again."""
@@ -183,6 +187,11 @@ class FocusSweep:
             with self._lock:
                 if self._capture is future:
                     self._capture = None
+
+    def time_for_s(self, slices: int) -> float:
+        """How long so many slices may take at most, the sweep under way included, with time to spare [s]."""
+        rate_hz = self.statistics.possible_rate_hz or self._camera.frame_rate_hz
+        return self._frame_timeout_s + 2.0 * (len(self._positions) + slices) / rate_hz
 
     @property
     def statistics(self) -> SweepStatistics:
@@ -236,7 +245,7 @@ class FocusSweep:
     def _step(self) -> SweptFrame | None:
         """One frame of the sweep; None when asked to stop, and for a frame that belongs to a capture."""
         if self._current is None:
-            self._begin(self._next_plan())
+            self._begin_next()
         current = self._current
         assert current is not None
         frame = self._next_settled_frame()
@@ -250,7 +259,7 @@ class FocusSweep:
         # The lens is sent on before anybody looks at the frame: what is left of the frame period is its time
         # to settle.
         if len(current.frames) == len(plan.focus_diopters):
-            self._begin(self._next_plan())
+            self._begin_next()
         else:
             self._command(current.focus_diopters)
         self._count(swept)
@@ -260,17 +269,15 @@ class FocusSweep:
             plan.capture.set_result(current.frames)
         return None
 
-    def _next_plan(self) -> _Plan:
+    def _begin_next(self) -> None:
         with self._lock:
             if self._capture is not None and self._capture_positions:
                 plan = _Plan(self._capture_positions, self._capture)
                 self._capture_positions = ()
-                return plan
-            return _Plan(self._positions if self._hold is None else (self._hold,))
-
-    def _begin(self, plan: _Plan) -> None:
-        self._current = _Progress(plan, self._next_sweep_id)
-        self._next_sweep_id += 1
+            else:
+                plan = _Plan(self._positions if self._hold is None else (self._hold,))
+            self._current = _Progress(plan, self._next_sweep_id)
+            self._next_sweep_id += 1
         self._command(plan.focus_diopters[0])
 
     def _command(self, focus_diopters: float) -> None:

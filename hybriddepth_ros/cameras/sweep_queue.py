@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from hybriddepth_ros.cameras.base import CameraFrame, FrameTimeout
-from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.errors import CameraEnded, CameraError
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class SweepQueue:
                 frame = self._frames.popleft()
                 self._reading = frame.sweep_id
                 return frame
+            if isinstance(self._error, CameraEnded):
+                raise CameraEnded(str(self._error)) from self._error
             if self._error is not None:
                 raise CameraError(f"focus sweep ended: {self._error}") from self._error
             raise CameraError("focus sweep: stopped")

@@ -6,7 +6,7 @@ import pytest
 
 from hybriddepth_ros.cameras import FocusSweep, make_camera
 from hybriddepth_ros.cameras.replay import ReplayCamera, ReplayCameraOptions
-from hybriddepth_ros.errors import CameraError, HybridDepthError
+from hybriddepth_ros.errors import CameraEnded, CameraError, HybridDepthError
 from tests.cameras.conftest import ManualClock
 
 DISTANCES = (0.5, 1.0, 2.0)
@@ -81,11 +81,24 @@ def test_intrinsics_and_lens_of_a_manifest_are_used(stack: Path, clock: ManualCl
         assert camera.lens is not None and camera.lens.pixel_pitch_um == pytest.approx(10.0)
 
 
+def test_frames_that_a_sweep_discards_are_no_part_of_the_pass(stack: Path, clock: ManualClock) -> None:
+    """The lens settles slowly, and frames were taken before the sweep began."""
+    options = ReplayCameraOptions(stack=str(stack), loop=False, settle_ms=50.0)
+    with ReplayCamera(options, clock) as camera:
+        clock.pass_ms(100)
+        sweep = FocusSweep(camera, (0.5, 1.0, 2.0))
+        frames = sweep.frames()
+        assert [next(frames).frame.focus_diopters for _ in range(3)] == [0.5, 1.0, 2.0]
+        with pytest.raises(CameraEnded, match="the end of"):
+            next(frames)
+    assert sweep.statistics.frames_discarded > 0
+
+
 def test_without_looping_it_ends_after_one_pass(stack: Path, clock: ManualClock) -> None:
     with ReplayCamera(ReplayCameraOptions(stack=str(stack), loop=False), clock) as camera:
         frames = FocusSweep(camera, camera.default_focus_diopters).frames()
         assert len([next(frames) for _ in range(3)]) == 3
-        with pytest.raises(CameraError, match="the end of"):
+        with pytest.raises(CameraEnded, match="the end of"):
             next(frames)
 
 

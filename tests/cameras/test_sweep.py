@@ -122,6 +122,21 @@ def test_hold_and_resume_take_effect_between_sweeps(clock: ManualClock) -> None:
         assert places(after) == [(4, 0, 1.7), *((5, n, FOCI[n]) for n in range(3))]
 
 
+def test_hold_tells_the_first_sweep_of_its_focus(clock: ManualClock) -> None:
+    with small_camera(clock) as camera:
+        sweep = FocusSweep(camera, FOCI)
+        frames = sweep.frames()
+        take(frames, 2)
+        first = sweep.hold(1.7)
+        assert first == sweep.hold(1.1) == 1
+        assert [f.sweep_id >= first for f in take(frames, 2)] == [False, True]
+
+
+def test_a_slow_camera_is_given_time_for_its_slices(clock: ManualClock) -> None:
+    with small_camera(clock, frame_rate=0.1) as camera:
+        assert FocusSweep(camera, FOCI).time_for_s(1) > 4 * 10.0
+
+
 def test_positions_change_between_sweeps(clock: ManualClock) -> None:
     with small_camera(clock) as camera:
         sweep = FocusSweep(camera, FOCI)
