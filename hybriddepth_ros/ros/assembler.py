@@ -7,12 +7,15 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+MAX_SLICES = 16  # of a stack; what a camera without a fixed pattern sends is cut there
+
 
 class StackAssembler(Generic[Item]):
-    """Gathers the slices of one sweep, in the order of exposure, until the sweep is whole.
+    """Gathers the slices of one sweep until it is whole, and hands them on in the order of exposure.
 
     min_slices: a sweep of which slices are missing when the next one begins is handed on if it has at least
-    so many (0 = never); `on_drop(cause, slices)` is told of everything that is thrown away.
+    so many (0 = never); `on_drop(cause, slices)` is told of everything that is thrown away. A sweep without
+    a number of slices is whole when the next one begins, or has grown to MAX_SLICES.
     """
 
     def __init__(self, on_drop: Callable[[str, int], None], min_slices: int = 0) -> None:
@@ -20,29 +23,32 @@ class StackAssembler(Generic[Item]):
         self._on_drop = on_drop
         self._sweep_id = -1
         self._last_stamp_ns = 0
-        self._slices: dict[int, Item] = {}
-        self._emitted = False
+        self._slices: dict[int, tuple[int, Item]] = {}  # place in the sweep -> (stamp [ns], item)
 
     def add(
         self, sweep_id: int, slice_index: int, slice_count: int, stamp_ns: int, item: Item
     ) -> list[list[Item]]:
         """The stacks that this slice completes, or shows to be over: mostly none."""
-        if stamp_ns < self._last_stamp_ns:
-            # a bag that loops or a clock that was set: nothing gathered so far belongs to what comes
-            self._on_drop("stamps jumped back", len(self._slices))
-            self.reset()
-        if sweep_id == self._sweep_id and stamp_ns == self._last_stamp_ns and slice_index in self._slices:
+        same_sweep = sweep_id == self._sweep_id
+        if same_sweep and stamp_ns == self._last_stamp_ns:
             self._on_drop("duplicate slice", 1)
             return []
+        place = slice_index if slice_count else len(self._slices)
+        fits = same_sweep and place not in self._slices
+        if stamp_ns < self._last_stamp_ns and not (fits and slice_count):
+            # no straggler, but a bag that loops or a clock that was set: what was gathered is of another time
+            self._on_drop("stamps jumped back", len(self._slices))
+            self.reset()
+            fits = False
         stacks = []
-        if sweep_id != self._sweep_id or slice_index in self._slices:
+        if not fits:
             stacks = self._finish(whole=slice_count == 0)
             self._sweep_id = sweep_id
+            place = slice_index if slice_count else 0
         self._last_stamp_ns = stamp_ns
-        self._slices[slice_index] = item
-        if slice_count and len(self._slices) >= slice_count and not self._emitted:
-            self._emitted = True
-            stacks.append(list(self._slices.values()))
+        self._slices[place] = (stamp_ns, item)
+        if len(self._slices) >= (slice_count or MAX_SLICES):
+            stacks.append(self._take())
         return stacks
 
     def reset(self) -> None:
@@ -50,15 +56,16 @@ class StackAssembler(Generic[Item]):
         self._slices = {}
         self._sweep_id = -1
         self._last_stamp_ns = 0
-        self._emitted = False
 
     def _finish(self, whole: bool) -> list[list[Item]]:
         """Close the sweep at hand because another begins; `whole`: it had no fixed number of slices."""
-        slices, emitted = list(self._slices.values()), self._emitted
-        self._slices, self._emitted = {}, False
-        if emitted or not slices:
-            return []
+        slices = self._take()
         if (whole and len(slices) >= 2) or 2 <= self.min_slices <= len(slices):
             return [slices]
-        self._on_drop("incomplete sweep", len(slices))
+        if slices:
+            self._on_drop("incomplete sweep", len(slices))
         return []
+
+    def _take(self) -> list[Item]:
+        slices, self._slices = self._slices, {}
+        return [item for _, item in sorted(slices.values(), key=lambda entry: entry[0])]

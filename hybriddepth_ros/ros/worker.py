@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ Item = TypeVar("Item")
 class NewestFirstWorker(Generic[Item]):
     """Runs `work(item)` in one thread; `offer` never blocks and pushes the oldest waiting item out when full.
 
-    `on_error` is called with what `work` raised; the thread goes on.
+    `on_error` is called with what `work` raised; the thread goes on, whatever becomes of that.
     """
 
     def __init__(
@@ -35,12 +36,19 @@ class NewestFirstWorker(Generic[Item]):
     def offer(self, item: Item) -> int:
         """Queue an item; returns how many older ones had to go."""
         with self._changed:
+            if self._closed:
+                return 0
             self._waiting.append(item)
             dropped = max(len(self._waiting) - self._capacity, 0)
             for _ in range(dropped):
                 self._waiting.popleft()
             self._changed.notify()
         return dropped
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still works, or was closed."""
+        return self._closed or self._thread.is_alive()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Drop what waits and end the thread after the item in hand."""
@@ -61,5 +69,8 @@ class NewestFirstWorker(Generic[Item]):
             try:
                 self._work(item)
             except Exception as error:
-                self._on_error(error)
+                try:
+                    self._on_error(error)
+                except Exception:
+                    logging.getLogger(__name__).exception("could not report %r", error)
             del item  # an image held while waiting for the next is memory held for nothing

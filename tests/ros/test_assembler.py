@@ -2,10 +2,11 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybriddepth_ros.ros.assembler import StackAssembler
+from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 
 
 def assembler(min_slices: int = 0) -> tuple[StackAssembler[int], Counter[str]]:
@@ -66,6 +67,34 @@ def test_stamps_that_jump_back_start_afresh() -> None:
 def test_a_camera_without_a_fixed_pattern_gives_a_stack_when_the_next_sweep_begins() -> None:
     target, _ = assembler()
     assert feed(target, [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)], count=0) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("index", [0, None])
+def test_a_camera_whose_sweep_never_ends_gives_stacks_of_the_most_slices(index: int | None) -> None:
+    """A free-running camera: the number of the sweep stands still, the index too or it grows for ever."""
+    target, dropped = assembler()
+    slices = [(0, stamp if index is None else index) for stamp in range(1000)]
+    stacks = feed(target, slices, count=0)
+    assert [len(stack) for stack in stacks] == [MAX_SLICES] * (1000 // MAX_SLICES)
+    assert len(target._slices) < MAX_SLICES and not dropped
+
+
+def test_a_stack_that_was_handed_on_is_not_kept() -> None:
+    target, _ = assembler()
+    assert feed(target, [(0, 0), (0, 1), (0, 2)]) and not target._slices
+
+
+def test_a_straggler_finds_its_place() -> None:
+    target, dropped = assembler()
+    stacks = [target.add(0, index, 3, stamp, stamp) for index, stamp in ((0, 10), (2, 30), (1, 20))]
+    assert stacks == [[], [], [[10, 20, 30]]] and not dropped
+
+
+def test_a_bag_of_one_sweep_may_loop() -> None:
+    target, dropped = assembler()
+    for _ in range(3):
+        assert feed(target, [(4, 0), (4, 1), (4, 2)]) == [[1, 2, 3]]
+    assert not dropped
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40))

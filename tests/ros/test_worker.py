@@ -41,6 +41,31 @@ def test_an_exception_is_handed_on_and_the_next_item_is_done() -> None:
     worker.close()
 
 
+def test_it_outlives_an_exception_while_one_is_reported() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 1:
+            raise ValueError("one")
+        done.append(item)
+
+    def report(error: Exception) -> None:
+        raise OSError("no log")
+
+    worker: NewestFirstWorker[int] = NewestFirstWorker(work, report)
+    worker.offer(1)
+    assert wait_for(lambda: not worker._waiting)
+    worker.offer(2)
+    assert wait_for(lambda: done == [2]) and worker.alive
+    worker.close()
+
+
+def test_what_is_offered_after_close_is_not_kept() -> None:
+    worker: NewestFirstWorker[object] = NewestFirstWorker(lambda item: None, lambda error: None)
+    worker.close()
+    assert worker.offer(object()) == 0 and not worker._waiting
+
+
 def test_close_ends_the_thread_and_may_be_called_twice() -> None:
     before = threading.active_count()
     worker: NewestFirstWorker[int] = NewestFirstWorker(lambda item: None, lambda error: None)
