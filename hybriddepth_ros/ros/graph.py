@@ -21,7 +21,7 @@ from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.params_file import check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
-from hybriddepth_ros.ros.spin import Spinner
+from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros
 
 
 class DepthGraph:
@@ -37,7 +37,6 @@ class DepthGraph:
         params_file: str | Path | None = None,
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         namespace: str = "focus_camera",
-        use_sim_time: bool = False,
         stop_event: threading.Event | None = None,
     ) -> None:
         self._stop_event = stop_event or threading.Event()
@@ -50,9 +49,6 @@ class DepthGraph:
             checked = _checked(node, given)
             self._parameters[node].update(checked)
             check_together(node, self._parameters[node], "parameters")
-        if use_sim_time:
-            for values in self._parameters.values():
-                values["use_sim_time"] = True
         self.context = Context()
         self.focus_sweep: FocusSweepNode
         self.depth: DepthNode
@@ -71,10 +67,11 @@ class DepthGraph:
     def start(self) -> None:
         """Start ROS, make, configure and activate both nodes; HybridDepthError with a node's reason."""
         set_dds_profile()
-        self.context.init(args=[])
         try:
-            self.focus_sweep = FocusSweepNode(**self._node_arguments("focus_sweep"))
-            self.depth = DepthNode(**self._node_arguments("depth"))
+            with refusals_of_ros():
+                self.context.init(args=[])
+                self.focus_sweep = FocusSweepNode(**self._node_arguments("focus_sweep"))
+                self.depth = DepthNode(**self._node_arguments("depth"))
             self._spinner = Spinner([self.focus_sweep, self.depth], self.context)
             self._start_node(self.depth)  # first: it is to see the first sweep
             self._start_node(self.focus_sweep)

@@ -28,7 +28,7 @@ INTERFACE = (
         "publishes",
         "image_raw",
         "sensor_msgs/msg/Image",
-        "every slice, rgb8 or mono8; stamp = middle of the exposure",
+        "every slice, rgb8 or mono8; middle of the exposure as stamp, in system time (no use_sim_time)",
     ),
     Endpoint(
         "focus_sweep",

@@ -186,15 +186,22 @@ def camera_info_message(camera: CameraIntrinsics, header: Header) -> CameraInfo:
     )
 
 
-def camera_intrinsics(message: CameraInfo) -> CameraIntrinsics | None:
+def camera_intrinsics(
+    message: CameraInfo, image_size: tuple[int, int] | None = None
+) -> CameraIntrinsics | None:
     """Intrinsics of the image as it is; None for an uncalibrated camera (K all zero, as the message's
-    definition says).
+    definition says). image_size (width, height) [px] stands in where the message gives none.
     """
     k = message.k
     if not np.any(k):
         return None
-    if not np.all(np.isfinite(k)) or k[0] <= 0.0 or k[4] <= 0.0:
-        raise MessageError(f"camera_info: fx {k[0]}, fy {k[4]}, expected positive focal lengths in pixels")
+    for name, value in zip(("fx", "fy", "cx", "cy"), (k[0], k[4], k[2], k[5]), strict=True):
+        if not math.isfinite(value) or (name in ("fx", "fy") and value <= 0.0):
+            expected = "a positive focal length" if name in ("fx", "fy") else "a finite number"
+            raise MessageError(f"camera_info: {name} {value}, expected {expected} in pixels")
+    width, height = (message.width, message.height) if message.width else (image_size or (0, 0))
+    if width < 1 or height < 1:
+        raise MessageError(f"camera_info: size {width}x{height}, expected that of the image")
     distortion = tuple(float(value) for value in message.d)
     if message.distortion_model not in ("", "plumb_bob") or len(distortion) not in (0, 4, 5):
         raise MessageError(
@@ -214,8 +221,8 @@ def camera_intrinsics(message: CameraInfo) -> CameraIntrinsics | None:
         fy=float(k[4]),
         cx=float(k[2]),
         cy=float(k[5]),
-        width=int(message.width),
-        height=int(message.height),
+        width=int(width),
+        height=int(height),
         distortion=distortion,
     )
 
@@ -279,7 +286,17 @@ def check_slice(message: msgs.FocalSlice) -> None:
         raise MessageError(
             f"camera_info: size {info.width}x{info.height}, expected {image.width}x{image.height} (image)"
         )
-    camera_intrinsics(info)
+    camera_intrinsics(info, (image.width, image.height))
+
+
+def check_place(focus: msgs.FocusState, most: int) -> None:
+    """MessageError unless a slice's place in its sweep can be, and the sweep has at most so many slices."""
+    if focus.slice_count > most:
+        raise MessageError(f"focus: slice_count {focus.slice_count}, expected at most {most}")
+    if focus.slice_index >= focus.slice_count > 0:
+        raise MessageError(
+            f"focus: slice_index {focus.slice_index}, expected less than slice_count {focus.slice_count}"
+        )
 
 
 def focal_slice(message: msgs.FocalSlice) -> FocalSlice:
@@ -289,7 +306,7 @@ def focal_slice(message: msgs.FocalSlice) -> FocalSlice:
         image=image_array(message.image),
         focus_diopters=float(message.focus.focus_diopters),
         stamp_ns=from_time(message.header.stamp),
-        camera=camera_intrinsics(message.camera_info),
+        camera=camera_intrinsics(message.camera_info, (message.image.width, message.image.height)),
     )
 
 

@@ -14,9 +14,17 @@ from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.parameters import ParameterInfo, check_value, nearest_name, parameter_fields
 from hybriddepth_ros.ros.schema import NODES, full_name, parameter_groups
 
-# What rclpy itself declares on every node.
-_ROS_OWN = ("use_sim_time", "start_type_description_service")
-_ROS_OWN_PREFIX = "qos_overrides."
+# What rclpy itself declares on every node, and what it makes of a wrong value is a traceback.
+_ROS_OWN = {
+    "use_sim_time": ParameterInfo("take the time from /clock"),
+    "start_type_description_service": ParameterInfo("serve ~/get_type_description"),
+}
+_QOS_PREFIX = "qos_overrides."
+_QOS_POLICIES: dict[str, tuple[Any, ParameterInfo]] = {
+    "history": ("", ParameterInfo("", choices=("keep_last", "keep_all", "system_default"))),
+    "depth": (1, ParameterInfo("", minimum=0, maximum=2**31 - 1)),
+    "reliability": ("", ParameterInfo("", choices=("reliable", "best_effort", "system_default"))),
+}
 
 
 def check_params_file(path: str | Path, namespace: str | None = None) -> dict[str, dict[str, Any]]:
@@ -68,9 +76,13 @@ def _check(
     nodes: Mapping[str, Mapping[str, tuple[Any, ParameterInfo]]],
     accepted: dict[str, dict[str, Any]],
 ) -> None:
-    if name in _ROS_OWN or name.startswith(_ROS_OWN_PREFIX):
+    if name in _ROS_OWN or name.startswith(_QOS_PREFIX):
+        try:
+            checked = _check_ros_own(name, value)
+        except ParameterError as error:
+            raise ParameterError(f"{where}: {error}") from None
         for node in nodes:
-            accepted[node][name] = value
+            accepted[node][name] = checked
         return
     takers = [node for node, known in nodes.items() if name in known]
     if not takers:
@@ -82,6 +94,23 @@ def _check(
             accepted[node][name] = check_value(name, default, info, value)
         except ParameterError as error:
             raise ParameterError(f"{where}: {error}") from None
+
+
+def _check_ros_own(name: str, value: Any) -> Any:
+    if name in _ROS_OWN:
+        return check_value(name, False, _ROS_OWN[name], value)
+    topic, _, entity_and_policy = name.removeprefix(_QOS_PREFIX).partition(".")
+    entity, _, policy = entity_and_policy.rpartition(".")
+    if not topic.startswith("/") or entity not in ("publisher", "subscription"):
+        raise ParameterError(
+            f"{name}: expected qos_overrides.</full/topic/name>.<publisher or subscription>.<policy>"
+        )
+    if policy not in _QOS_POLICIES:
+        raise ParameterError(
+            f"{name}: unknown policy {policy!r}, expected one of {', '.join(_QOS_POLICIES)}"
+            f"{nearest_name(policy, _QOS_POLICIES)}"
+        )
+    return check_value(name, *_QOS_POLICIES[policy], value)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

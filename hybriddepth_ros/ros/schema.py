@@ -14,6 +14,7 @@ from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
+from hybriddepth_ros.ros.assembler import MAX_SLICES
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class FocusSweepParameters:
     far_distance: float = parameter(
         3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
     )
-    slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=16)
+    slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=MAX_SLICES)
     queue_size: int = parameter(
         10, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=1000
     )
@@ -54,8 +55,13 @@ class FocusSweepParameters:
 
     def __post_init__(self) -> None:
         camera_config_type(self.camera)
-        if len(self.focus_diopters) == 1:
-            raise ParameterError("focus_diopters: expected at least 2 positions, or none, got 1")
+        positions = self.focus_diopters
+        if len(positions) == 1 or len(positions) > MAX_SLICES:
+            raise ParameterError(
+                f"focus_diopters: expected 2 to {MAX_SLICES} positions, or none, got {len(positions)}"
+            )
+        if len(set(positions)) < len(positions):
+            raise ParameterError(f"focus_diopters: expected positions that differ, got {list(positions)}")
         if self.far_distance and self.far_distance <= self.near_distance:
             raise ParameterError(
                 f"far_distance: expected more than near_distance ({self.near_distance:g} m) or 0 (infinity),"
@@ -93,9 +99,9 @@ class DepthParameters:
     )
     min_slices: int = parameter(
         0,
-        "use a sweep of which slices are missing if it has at least so many; 0 = drop it",
+        "use a sweep of which slices are missing if it has at least so many (2 or more); 0 = drop it",
         minimum=0,
-        maximum=16,
+        maximum=MAX_SLICES,
         dynamic=True,
     )
     stack_queue_size: int = parameter(
@@ -117,6 +123,10 @@ class DepthParameters:
         "hybriddepth_saved", "folder that ~/save writes the last estimate into", dynamic=True
     )
     autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
+
+    def __post_init__(self) -> None:
+        if self.min_slices == 1:
+            raise ParameterError("min_slices: expected 0 or at least 2, got 1")
 
 
 Groups = tuple[tuple[str, type], ...]  # (prefix or "", parameter dataclass)

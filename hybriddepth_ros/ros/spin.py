@@ -7,13 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rclpy.context import Context
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.logging import get_logger
 
-from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
@@ -81,6 +82,15 @@ class Spinner:
                     get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
 
 
+@contextlib.contextmanager
+def refusals_of_ros() -> Iterator[None]:
+    """What ROS itself refuses of arguments, names and its own parameters, as a ParameterError of one line."""
+    try:
+        yield
+    except (ParameterException, NameValidationException, RuntimeError) as error:  # RCLError is a RuntimeError
+        raise ParameterError(" ".join(str(error).split())) from error
+
+
 def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | None = None) -> int:
     """Spin one node until SIGINT or SIGTERM; the exit code. A second Ctrl-C, as `ros2 launch` sends, changes
     nothing.
@@ -90,9 +100,10 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
         signal.signal(number, lambda *_: stop.set())
     set_dds_profile()
     context = Context()
-    context.init(args=list(sys.argv if arguments is None else arguments))
     try:
-        node = make_node(context=context)
+        with refusals_of_ros():
+            context.init(args=list(sys.argv if arguments is None else arguments))
+            node = make_node(context=context)
     except HybridDepthError as error:
         context.try_shutdown()
         print(" ".join(str(error).split()), file=sys.stderr)

@@ -126,6 +126,8 @@ def test_an_uncalibrated_camera_has_no_intrinsics() -> None:
         ({"binning_x": 2}, "binning 2x0"),
         ({"k": np.array([-1.0, 0, 5, 0, 1, 5, 0, 0, 1])}, "fx -1.0"),
         ({"k": np.array([np.nan, 0, 5, 0, 1, 5, 0, 0, 1])}, "fx nan"),
+        ({"k": np.array([1, 0, np.nan, 0, 1, 5, 0, 0, 1])}, "cx nan, expected a finite number"),
+        ({"k": np.array([1, 0, 5, 0, 0, 5, 0, 0, 1])}, "fy 0.0"),
     ],
 )
 def test_a_camera_info_that_means_something_else_is_refused(change: dict[str, object], expected: str) -> None:
@@ -151,6 +153,28 @@ def test_a_slice_with_nan_focus_or_another_cameras_info_is_refused() -> None:
     message.camera_info.width = 640
     with pytest.raises(MessageError, match="camera_info: size 640x24"):
         messages.check_slice(message)
+
+
+def test_a_camera_info_without_a_size_takes_that_of_the_image() -> None:
+    message = make_slice(0, 0)
+    message.camera_info.width = message.camera_info.height = 0
+    messages.check_slice(message)
+    assert messages.focal_slice(message).camera == CAMERA
+    with pytest.raises(MessageError, match="camera_info: size 0x0"):
+        messages.camera_intrinsics(message.camera_info)
+
+
+@pytest.mark.parametrize(
+    ("index", "count", "expected"),
+    [
+        (7, 3, "slice_index 7, expected less than slice_count 3"),
+        (0, 17, "slice_count 17, expected at most 16"),
+    ],
+)
+def test_a_place_that_no_sweep_has_is_refused(index: int, count: int, expected: str) -> None:
+    with pytest.raises(MessageError, match=expected):
+        messages.check_place(make_slice(0, index, count).focus, 16)
+    messages.check_place(make_slice(0, 99, 0).focus, 16)  # no fixed pattern
 
 
 def test_a_stack_round_trips_with_its_lens_and_the_reference_header() -> None:

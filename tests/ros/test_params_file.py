@@ -86,6 +86,33 @@ def test_what_rclpy_declares_itself_is_left_to_it(tmp_path: Path) -> None:
             "depth:\n  ros__parameters: {points: {min_range: 3.0, max_range: 1.0}}",
             "points.max_range: expected ",
         ),
+        (
+            "depth:\n  ros__parameters: {use_sim_time: 5}",
+            "depth: use_sim_time: expected true or false, got 5",
+        ),
+        ("/**:\n  ros__parameters: {use_sim_time: 'yes'}", r"/\*\*: use_sim_time: expected true or false"),
+        (
+            "depth:\n  ros__parameters: {qos_overrides: {/a/slice: {subscription: {depth: many}}}}",
+            "depth: qos_overrides./a/slice.subscription.depth: expected a number, got 'many'",
+        ),
+        (
+            "depth:\n  ros__parameters: {qos_overrides./a.publisher.reliability: best}",
+            "reliability: expected one of reliable, best_effort, system_default, got 'best'",
+        ),
+        (
+            "depth:\n  ros__parameters: {qos_overrides./a.publisher.reliabilty: reliable}",
+            "unknown policy 'reliabilty'.*did you mean reliability",
+        ),
+        ("depth:\n  ros__parameters: {qos_overrides.slice.depth: 3}", "expected qos_overrides.</full/topic"),
+        (
+            "focus_sweep:\n  ros__parameters: {focus_diopters: [1.0, 2.0, 1.0]}",
+            "focus_diopters: expected positions that differ",
+        ),
+        (
+            f"focus_sweep:\n  ros__parameters: {{focus_diopters: {[0.1 * n for n in range(17)]}}}",
+            "focus_diopters: expected 2 to 16 positions, or none, got 17",
+        ),
+        ("depth:\n  ros__parameters: {min_slices: 1}", "min_slices: expected 0 or at least 2, got 1"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
