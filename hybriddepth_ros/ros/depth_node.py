@@ -13,15 +13,15 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
 from hybriddepth_msgs.msg import FocalSlice
-from hybriddepth_ros.errors import HybridDepthError, MessageError
+from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.point_cloud import PointCloudOptions
-from hybriddepth_ros.ros.assembler import StackAssembler
+from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
 from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_memory_mb
 from hybriddepth_ros.ros.inputs import subscribe
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.messages import check_slice, from_time, stack_of
+from hybriddepth_ros.ros.messages import check_place, check_slice, from_time, stack_of
 from hybriddepth_ros.ros.schema import DepthParameters
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
@@ -43,6 +43,8 @@ class DepthNode(ManagedNode):
         self._saves_waiting = 0
         self._slice_rate, self._depth_rate, self._latency = RateMeter(), RateMeter(), LatencyMeter()
         super().__init__("depth", **node_arguments)
+        self.service(SetBool, "~/enable", self._on_enable)
+        self.service(Trigger, "~/save", self._on_save)
 
     # -- lifecycle
 
@@ -54,8 +56,6 @@ class DepthNode(ManagedNode):
         )
         self.diagnostics.hardware_id = parameters.device
         self._outputs = DepthOutputs(self, resources, parameters.output_queue_size)
-        self.service(resources, SetBool, "~/enable", self._on_enable)
-        self.service(resources, Trigger, "~/save", self._on_save)
 
     def activate(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]
@@ -64,6 +64,7 @@ class DepthNode(ManagedNode):
             self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
         )
         resources.callback(self._worker.close)
+        resources.callback(self._wake_savers)
         subscribe(self, resources, parameters, self._on_slice)
 
     def parameters_changed(self) -> None:
@@ -71,6 +72,10 @@ class DepthNode(ManagedNode):
             self._estimator.options = self.parameters[EstimatorOptions]
         if self._assembler is not None:
             self._assembler.min_slices = self.parameters[DepthParameters].min_slices
+
+    def _wake_savers(self) -> None:
+        with self._new_estimate:
+            self._new_estimate.notify_all()
 
     def _forget(self) -> None:
         self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
@@ -81,12 +86,16 @@ class DepthNode(ManagedNode):
         assert self._assembler is not None
         self._slice_rate.tick()
         self.counters.add("slices received")
+        focus = message.focus
         try:
             check_slice(message)
-        except MessageError as error:
+            check_place(focus, MAX_SLICES)
+        except HybridDepthError as error:
             self.problem("slices refused", str(error))
             return
-        focus = message.focus
+        if not focus.settled:
+            self.problem("slices dropped: lens moving", f"sweep {focus.sweep_id}, slice {focus.slice_index}")
+            return
         stamp_ns = from_time(message.header.stamp)
         for stack in self._assembler.add(
             focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
@@ -119,6 +128,8 @@ class DepthNode(ManagedNode):
         except HybridDepthError as error:
             self.problem("stacks refused", str(error))
             return
+        if estimate.camera is None:
+            self.problem("no intrinsics", "camera_info has K = 0: no depth/points, no camera_info")
         frame_id = messages[estimate.registration.reference].header.frame_id
         outputs.publish(
             estimate,
@@ -146,7 +157,8 @@ class DepthNode(ManagedNode):
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         estimate = self._await_estimate()
         if estimate is None:
-            raise HybridDepthError(f"no estimate yet, and none came within {SAVE_TIMEOUT_S:g} s")
+            waited = f"none came within {SAVE_TIMEOUT_S:g} s" if self.is_active else "the node is not active"
+            raise HybridDepthError(f"no estimate yet, and {waited}")
         directory = Path(self.parameters[DepthParameters].save_directory).expanduser().absolute()
         save_estimate(estimate, directory, self.parameters[PointCloudOptions])
         response.success, response.message = True, f"{directory} (stamp {estimate.stamp_ns * 1e-9:.6f})"
@@ -160,7 +172,7 @@ class DepthNode(ManagedNode):
             try:
                 if self.is_active and self._enabled:
                     self._new_estimate.wait_for(
-                        lambda: self._latest is not before or self.closing.is_set(), SAVE_TIMEOUT_S
+                        lambda: self._latest is not before or not self.is_active, SAVE_TIMEOUT_S
                     )
                 return self._latest
             finally:
@@ -180,8 +192,12 @@ class DepthNode(ManagedNode):
         }
         if self._latest is not None:
             values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
+        if self._worker is not None and not self._worker.alive:
+            return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
         if slice_rate == 0.0:
             return DiagnosticStatus.WARN, f"no slices arrive ({parameters.input})", values
+        if self._latest is not None and self._latest.camera is None:
+            return DiagnosticStatus.WARN, "no intrinsics: neither a cloud nor camera_info", values
         return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
 
 

@@ -37,6 +37,7 @@ class DepthOutputs:
     """The publishers, each of which converts only what somebody subscribes to."""
 
     def __init__(self, node: ManagedNode, resources: ExitStack, queue_size: int) -> None:
+        self._node = node
         self._publishers = {
             topic: node.publisher(resources, kind, topic, queue_size) for topic, kind in TOPICS.items()
         }
@@ -72,7 +73,7 @@ class DepthOutputs:
                 )
                 messages[topic] = cloud_message(cloud, header, used.get(topic))
         for topic, message in messages.items():  # all at once: whoever joins them has little to wait for
-            self._publishers[topic].publish(message)
+            self._node.send(self._publishers[topic], message)
             if not isinstance(message, CameraInfo):
                 used[topic] = message.data  # publishing has copied it
 

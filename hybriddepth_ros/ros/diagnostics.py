@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 
 
 class Counters:
@@ -100,18 +103,51 @@ class LogThrottle:
         return f"{text} ({held} more like it were not logged)" if held else text
 
 
+class StallWatch:
+    """Tells that a reliable subscriber acknowledges nothing any more: its process hangs, or its network does.
+
+    How long `publish` takes does not tell: Fast DDS sends from a thread of its own. A subscriber that is
+    merely slow acknowledges what it then loses; only it can know.
+    """
+
+    def __init__(self, patience_s: float = 1.0) -> None:
+        self._patience_s = patience_s
+        self._unacknowledged_since: dict[str, float] = {}
+
+    def seen(self, publisher: Publisher) -> bool:
+        """Whether messages have waited for too long; to be asked before each one that is published."""
+        try:
+            waiting = not publisher.wait_for_all_acked(Duration())
+        except RuntimeError:  # not every middleware can tell
+            return False
+        topic, now = publisher.topic_name, time.monotonic()
+        if not waiting:
+            self._unacknowledged_since.pop(topic, None)
+            return False
+        return now - self._unacknowledged_since.setdefault(topic, now) >= self._patience_s
+
+
 class DiagnosticsPublisher:
-    """Publishes what `status` returns, (level, message, values), every second and in every state."""
+    """Publishes what `status` returns, (level, message, values), every second and in every state.
+
+    A second of the machine, not of ROS: with `use_sim_time` a /clock that stands still is worth knowing of.
+    `guarded` wraps the callback so that it cannot raise.
+    """
 
     def __init__(
-        self, node: Node, status: Callable[[], tuple[bytes, str, Mapping[str, Any]]], hardware_id: str = ""
+        self,
+        node: Node,
+        status: Callable[[], tuple[bytes, str, Mapping[str, Any]]],
+        guarded: Callable[[Callable[[], None]], Callable[[], None]],
+        hardware_id: str = "",
     ) -> None:
         self.hardware_id = hardware_id
         self._node = node
         self._status = status
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
-        self._timer = node.create_timer(1.0, self._publish, callback_group=group)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(1.0, guarded(self._publish), callback_group=group, clock=steady)
 
     def _publish(self) -> None:
         level, message, values = self._status()

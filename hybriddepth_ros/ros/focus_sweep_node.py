@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -21,7 +20,7 @@ from hybriddepth_ros.cameras import (
     camera_config_type,
     make_camera,
 )
-from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.errors import CameraEnded, CameraError
 from hybriddepth_ros.optics import plan_sweep
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import stack_message
@@ -30,8 +29,6 @@ from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.sweep_outputs import SweepOutputs, swept_message
 
 FIRST_REOPEN_DELAY_S = 0.25
-FOCUS_TIMEOUT_S = 5.0
-CAPTURE_TIMEOUT_S = 20.0
 
 
 class FocusSweepNode(ManagedNode):
@@ -41,25 +38,32 @@ class FocusSweepNode(ManagedNode):
         self._camera: FocusCamera | None = None
         self._sweep: FocusSweep | None = None
         self._camera_error = ""
+        self._finished = ""  # why there are no more frames, when that is no failure
+        self._stopping = threading.Event()  # of this configuration or activation
+        self._focus_lock = threading.Lock()
         self._new_frame = threading.Condition()
         self._last: SweptFrame | None = None
         super().__init__("focus_sweep", **node_arguments)
+        self.service(SetFocus, "~/set_focus", self._on_set_focus)
+        self.service(CaptureStack, "~/capture_stack", self._on_capture_stack)
 
     # -- lifecycle
 
     def configure(self, resources: ExitStack) -> None:
         parameters = self.parameters[FocusSweepParameters]
+        if self.get_parameter("use_sim_time").value:
+            raise CameraError("use_sim_time: expected false: frames are exposed, and stamped, in system time")
+        self._stopping = threading.Event()
         resources.callback(self._close_camera)
         self._open_camera()
         self.diagnostics.hardware_id = parameters.camera
         self._outputs = SweepOutputs(self, resources, parameters)
-        self.service(resources, SetFocus, "~/set_focus", self._on_set_focus)
-        self.service(resources, CaptureStack, "~/capture_stack", self._on_capture_stack)
 
     def activate(self, resources: ExitStack) -> None:
+        self._camera_error = self._finished = ""
+        self._stopping = stop = threading.Event()
         resources.callback(self._end_sweep)
         self._begin_sweep()
-        stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(stop,), name="sweep_publisher", daemon=True)
         resources.callback(thread.join)
         resources.callback(stop.set)
@@ -98,7 +102,7 @@ class FocusSweepNode(ManagedNode):
         return [min(max(focus, low), high) for focus in plan.focus_diopters]
 
     def _tell_progress(self, done: int, total: int) -> None:
-        if self.closing.is_set():
+        if self.closing.is_set() or self._stopping.is_set():
             raise CameraError("stopped while preparing the camera")
         if done % max(total // 4, 1) == 0:
             self.get_logger().info(f"preparing the camera: {done} of {total}")
@@ -110,13 +114,15 @@ class FocusSweepNode(ManagedNode):
             self._open_camera()
         assert self._camera is not None
         sweep = FocusSweep(self._camera, self._positions(self._camera))
-        sweep.start()
+        sweep.start(self._tell_progress)
         self._sweep, self._last = sweep, None
 
     def _end_sweep(self) -> None:
         sweep, self._sweep = self._sweep, None
         if sweep is not None:
             sweep.stop()
+        with self._new_frame:
+            self._new_frame.notify_all()
 
     def _run(self, stop: threading.Event) -> None:
         """Publish until told to stop; a camera that fails is reopened, after longer and longer waits."""
@@ -126,72 +132,88 @@ class FocusSweepNode(ManagedNode):
                 if self._sweep is None:
                     self._begin_sweep()
                 while not stop.is_set():
-                    self._publish_next()
-                    if self._camera_error and self._last is not None:
-                        self.get_logger().info("the camera delivers again")
+                    if self._publish_next() and self._camera_error:  # a whole sweep: it works again
+                        self.tell("the camera delivers again")
                         self._camera_error, delay_s = "", FIRST_REOPEN_DELAY_S
                 return
+            except CameraEnded as end:
+                self._finished = f"finished: {end}"
+                self.get_logger().info(self._finished)
             except CameraError as error:
                 self._camera_error = str(error)
-                self.problem("camera failures", f"{error}; next attempt in {delay_s:g} s")
+                if not stop.is_set():
+                    self.problem("camera failures", f"{error}; next attempt in {delay_s:g} s")
             except Exception as error:
                 self._camera_error = f"{type(error).__name__}: {error}"
                 self.unexpected(error)
             finally:
                 self._end_sweep()
             self._close_camera()
+            if self._finished:
+                return
             stop.wait(delay_s)
             delay_s = min(2.0 * delay_s, self.parameters[FocusSweepParameters].reopen_delay_max)
 
-    def _publish_next(self) -> None:
+    def _publish_next(self) -> bool:
+        """Whether a frame came, and with it a sweep was whole."""
         assert self._camera is not None and self._sweep is not None
         try:
             swept = self._sweep.read(0.2)
         except FrameTimeout:
-            return
+            return False
         self._outputs.publish(swept, self._camera.lens)
         with self._new_frame:
             self._last = swept
             self._new_frame.notify_all()
+        return swept.slice_index == swept.slice_count - 1
 
     # -- services and diagnostics
 
     def _running_sweep(self) -> FocusSweep:
         sweep = self._sweep
         if sweep is None:
-            raise CameraError(self._camera_error or "the node is not active")
+            raise CameraError(self._camera_error or self._finished or "the node is not active")
         return sweep
 
     def _on_set_focus(self, request: SetFocus.Request, response: SetFocus.Response) -> SetFocus.Response:
         response.focus_diopters = float("nan")
-        sweep = self._running_sweep()
-        sweep.hold(request.focus_diopters)
-        reached = self._await_held_frame()
-        if not request.hold:
-            sweep.resume()
+        with self._focus_lock:  # one call after the other: each gets its focus
+            sweep = self._running_sweep()
+            held = sweep.held_diopters  # what a call that fails leaves as it was
+            first_sweep_id = sweep.hold(request.focus_diopters)
+            try:
+                reached = self._await_sweep(sweep, first_sweep_id)
+                held = request.focus_diopters if request.hold else None
+            finally:
+                if held is None:
+                    sweep.resume()
+                else:
+                    sweep.hold(held)
         response.focus_diopters = float(reached.frame.focus_diopters)
         response.success = True
         return response
 
-    def _await_held_frame(self) -> SweptFrame:
-        """A frame taken at a focus held since now: the second, as one of a former hold may be under way."""
-        asked_ns, stamps = time.time_ns(), set[int]()
-        deadline = time.monotonic() + FOCUS_TIMEOUT_S
+    def _await_sweep(self, sweep: FocusSweep, sweep_id: int) -> SweptFrame:
+        """A frame of this sweep or a later one."""
+        patience_s = sweep.time_for_s(1)
         with self._new_frame:
-            while (left := deadline - time.monotonic()) > 0.0 and not self.closing.is_set():
-                self._new_frame.wait(min(left, 0.2))
-                last = self._last
-                if last is not None and last.slice_count == 1 and last.frame.stamp_ns > asked_ns:
-                    stamps.add(last.frame.stamp_ns)
-                    if len(stamps) == 2:
-                        return last
-        raise CameraError(f"set_focus: no frame at the new focus within {FOCUS_TIMEOUT_S:g} s")
+            self._new_frame.wait_for(
+                lambda: self._sweep is not sweep or (self._last and self._last.sweep_id >= sweep_id),
+                patience_s,
+            )
+            last = self._last
+        if self._running_sweep() is not sweep:
+            raise CameraError("set_focus: the camera failed and was opened again")
+        if last is None or last.sweep_id < sweep_id:
+            raise CameraError(f"set_focus: no frame at the new focus within {patience_s:.1f} s")
+        return last
 
     def _on_capture_stack(
         self, request: CaptureStack.Request, response: CaptureStack.Response
     ) -> CaptureStack.Response:
         sweep, camera = self._running_sweep(), self._camera
-        frames = sweep.capture(list(request.focus_diopters), CAPTURE_TIMEOUT_S)
+        wanted = len(request.focus_diopters) or len(sweep.focus_diopters)
+        frames = sweep.capture(list(request.focus_diopters), sweep.time_for_s(wanted))
         lens = camera.lens if camera is not None else None
         frame_id = self.parameters[FocusSweepParameters].frame_id
         middle = int(np.argsort([swept.frame.focus_diopters for swept in frames])[len(frames) // 2])
@@ -204,9 +226,11 @@ class FocusSweepNode(ManagedNode):
     def status(self) -> tuple[bytes, str, Mapping[str, Any]]:
         values: dict[str, Any] = {"camera": self.parameters[FocusSweepParameters].camera}
         sweep = self._sweep
+        if self._finished:
+            return DiagnosticStatus.OK, self._finished, values
         if self._camera_error or sweep is None:
             return DiagnosticStatus.ERROR, self._camera_error or "the camera is starting", values
-        statistics = sweep.statistics
+        statistics, held = sweep.statistics, sweep.held_diopters
         values |= {
             "slice rate [Hz]": statistics.achieved_rate_hz,
             "possible slice rate [Hz]": statistics.possible_rate_hz,
@@ -214,7 +238,7 @@ class FocusSweepNode(ManagedNode):
             "frames discarded: lens moving": statistics.frames_discarded,
             "frames lost by the camera": statistics.frames_lost,
             "frames dropped: publishing too slow": statistics.frames_dropped,
-            "focus": "sweeping" if sweep.held_diopters is None else f"held at {sweep.held_diopters:g} 1/m",
+            "focus": "sweeping" if held is None else f"held at {held:g} 1/m",
         }
         slow = 0.0 < statistics.achieved_rate_hz < 0.8 * statistics.possible_rate_hz
         level = DiagnosticStatus.WARN if slow else DiagnosticStatus.OK

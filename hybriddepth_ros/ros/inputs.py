@@ -17,6 +17,8 @@ from hybriddepth_ros.ros.schema import DepthParameters
 
 OnSlice = Callable[[FocalSlice], None]
 
+# A message out of order takes nothing from the others; stamps further back: a bag loops or a clock was set.
+JUMP_BACK_NS = 1_000_000_000
 TOPICS = {"image_raw": Image, "camera_info": CameraInfo, "focus": FocusState}
 
 
@@ -51,17 +53,19 @@ class SynchronisedTopics:
         self._on_slice = on_slice
         self._queue_size = queue_size
         self._slop_s = slop_s
-        self._last_stamp_ns: dict[str, int] = {}
+        self._newest_ns: dict[str, int] = {}
         self._filters: dict[str, Any] = {}
         self._begin()
 
     def take(self, topic: str, message: Any) -> None:
         stamp_ns = from_time(message.header.stamp)
-        if stamp_ns < self._last_stamp_ns.get(topic, 0):
+        newest_ns = self._newest_ns.get(topic, stamp_ns)
+        if stamp_ns < newest_ns - JUMP_BACK_NS:
             self._node.problem("stamps jumped back", f"on {topic}; matching begins anew")
-            self._last_stamp_ns.clear()
+            self._newest_ns.clear()
             self._begin()
-        self._last_stamp_ns[topic] = stamp_ns
+            newest_ns = stamp_ns
+        self._newest_ns[topic] = max(newest_ns, stamp_ns)
         self._filters[topic].signalMessage(message)
 
     def _begin(self) -> None:

@@ -21,7 +21,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 
 from hybriddepth_ros.errors import HybridDepthError
-from hybriddepth_ros.ros.diagnostics import Counters, DiagnosticsPublisher, LogThrottle
+from hybriddepth_ros.ros.diagnostics import Counters, DiagnosticsPublisher, LogThrottle, StallWatch
 from hybriddepth_ros.ros.parameters import NodeParameters
 from hybriddepth_ros.ros.schema import parameter_groups
 
@@ -42,6 +42,7 @@ class ManagedNode(LifecycleNode):
         self.failure = ""
         self.closing = threading.Event()  # set for good: whatever waits or loops is to end
         self._throttle = LogThrottle()
+        self._stalls = StallWatch()
         self._configured: ExitStack | None = None
         self._active: ExitStack | None = None
         self._transition_lock = threading.RLock()
@@ -49,18 +50,18 @@ class ManagedNode(LifecycleNode):
         self.input_group = MutuallyExclusiveCallbackGroup()
         groups = parameter_groups(name)
         self.parameters = NodeParameters(
-            self, groups, lambda: self._configured is not None, self.parameters_changed
+            self, groups, lambda: self._state not in ("unconfigured", "finalized"), self.parameters_changed
         )
         for line in self.parameters.unknown(list(getattr(self, "_parameter_overrides", {}))):
             self.get_logger().warning(line)
-        self.diagnostics = DiagnosticsPublisher(self, self._status)
+        self.diagnostics = DiagnosticsPublisher(self, self._status, self.guarded)
         self._answer_transitions_off_the_executor()
 
     # -- what a node says
 
     @abstractmethod
     def configure(self, resources: ExitStack) -> None:
-        """Take devices, load models, make publishers and services."""
+        """Take devices, load models, make publishers."""
 
     @abstractmethod
     def activate(self, resources: ExitStack) -> None:
@@ -90,6 +91,12 @@ class ManagedNode(LifecycleNode):
         line = self._throttle.pass_through(cause, f"{cause}: {text}" if text else cause)
         if line:
             self.get_logger().warning(line)
+
+    def tell(self, text: str) -> None:
+        """Log at level info, throttled."""
+        line = self._throttle.pass_through(text, text)
+        if line:
+            self.get_logger().info(line)
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """`callback`, made safe to hand to an executor, which would end at its first exception."""
@@ -134,8 +141,18 @@ class ManagedNode(LifecycleNode):
         )
         resources.callback(self.destroy_subscription, made)
 
-    def service(self, resources: ExitStack, kind: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
-        """A service whose `answer` may take its time: it runs in a thread of its own."""
+    def send(self, publisher: LifecyclePublisher, message: Any) -> None:
+        """Publish, whoever stalls: that is counted and told, and the newest messages replace what waits."""
+        if self._stalls.seen(publisher):
+            self.problem("messages to a subscriber that stalls", f"on {publisher.topic_name}")
+        publisher.publish(message)
+
+    def service(self, kind: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
+        """A service for as long as the node lives, whose `answer` may take its time: it runs in a thread.
+
+        A service destroyed with a call under way would leave the caller waiting for ever. So in every state
+        there is an answer, if only that the node is not active; whatever waits is to end with `is_active`.
+        """
 
         def safe_answer(request: Any, response: Any) -> Any:
             try:
@@ -149,8 +166,7 @@ class ManagedNode(LifecycleNode):
         async def serve(request: Any, response: Any) -> Any:
             return await self._in_thread(lambda: safe_answer(request, response))
 
-        made = self.create_service(kind, name, serve, callback_group=self.services_group)
-        resources.callback(self.destroy_service, made)
+        self.create_service(kind, name, serve, callback_group=self.services_group)
 
     # -- lifecycle
 
@@ -167,7 +183,7 @@ class ManagedNode(LifecycleNode):
         """Release everything for good, whatever the state."""
         self.closing.set()
         with self._transition_lock:
-            if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
+            if self._state in ("unconfigured", "inactive", "active"):
                 self.trigger_shutdown()
             self._release()
 
@@ -188,6 +204,7 @@ class ManagedNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
+        self.failure = ""
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -210,6 +227,7 @@ class ManagedNode(LifecycleNode):
     def _acquire(
         self, acquire: Callable[[ExitStack], None], name: str
     ) -> tuple[ExitStack | None, TransitionCallbackReturn]:
+        self.failure = ""
         with ExitStack() as resources:
             try:
                 acquire(resources)
@@ -248,8 +266,7 @@ class ManagedNode(LifecycleNode):
                 try:
                     return inner(request, response)
                 except Exception as error:  # RCLError is not a public name
-                    state = self._state_machine.current_state[1]
-                    self.get_logger().warning(f"transition refused in state {state}: {error}")
+                    self.get_logger().warning(f"transition refused in state {self._state}: {error}")
                     response.success = False
                     return response
 
@@ -285,8 +302,12 @@ class ManagedNode(LifecycleNode):
         if self.is_active:
             level, message, values = self.status()
         else:
-            level, message, values = DiagnosticStatus.OK, "", {}
-            if self.failure and self._configured is None:
-                level, message = DiagnosticStatus.ERROR, self.failure
-        state = self._state_machine.current_state[1]
+            level = DiagnosticStatus.ERROR if self.failure else DiagnosticStatus.OK
+            message, values = self.failure, {}
+        state = self._state
         return level, message or state, {"state": state, **values, **self.counters.snapshot()}
+
+    @property
+    def _state(self) -> str:
+        """The lifecycle state as ROS names it; during a transition `configuring`, `activating` ..."""
+        return str(self._state_machine.current_state[1])

@@ -36,6 +36,7 @@ class SweepOutputs:
     """
 
     def __init__(self, node: ManagedNode, resources: ExitStack, parameters: FocusSweepParameters) -> None:
+        self._node = node
         self._frame_id = parameters.frame_id
         known_depth = parameters.camera in CAMERAS_WITH_GROUND_TRUTH
         topics = TOPICS | GROUND_TRUTH_TOPICS if known_depth else TOPICS
@@ -67,7 +68,7 @@ class SweepOutputs:
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def _send(self, topic: str, message: Any) -> None:
-        self._publishers[topic].publish(message)
+        self._node.send(self._publishers[topic], message)
 
 
 def focus_message(swept: SweptFrame, frame_id: str, lens: ThinLens | None) -> FocusState:

@@ -2,6 +2,9 @@
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
@@ -212,11 +215,18 @@ def _break_focus(message: FocalSlice) -> None:
     message.focus.focus_diopters = float("nan")
 
 
+def _break_place(message: FocalSlice) -> None:
+    message.focus.slice_index = 7
+
+
 def _break_camera(message: FocalSlice) -> None:
     message.camera_info.binning_x = 4
 
 
-@pytest.mark.parametrize("damage", [_break_encoding, _break_step, _break_size, _break_focus, _break_camera])
+DAMAGES = [_break_encoding, _break_step, _break_size, _break_focus, _break_place, _break_camera]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_bad_slice_is_counted_and_the_next_sweep_is_estimated(
     feed: Feed, damage: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +242,28 @@ def test_a_bad_slice_is_counted_and_the_next_sweep_is_estimated(
     assert wait_for(lambda: values_of(newest()).get("slices refused") == "3")
     log = capfd.readouterr()
     assert (log.err + log.out).count("slices refused") == 1  # throttled
+
+
+def test_a_slice_taken_while_the_lens_moved_is_not_used(feed: Feed, estimator: FakeEstimator) -> None:
+    received = listen_to_depth(feed)
+    slices = make_sweep(0)
+    slices[1].focus.settled = False
+    feed.send(*slices, *make_sweep(1))
+    assert wait_for(lambda: received)
+    assert feed.node.counters["slices dropped: lens moving"] == 1
+    assert [stack.slices[0].stamp_ns for stack in estimator.stacks] == [1_100_000_000]  # the second sweep's
+
+
+def test_a_camera_without_intrinsics_gives_no_cloud_and_says_so(feed: Feed) -> None:
+    received = listen_to_depth(feed)
+    newest = feed.peer.diagnostics("depth")
+    slices = make_sweep(0)
+    for message in slices:
+        message.camera_info.k = np.zeros(9)
+    feed.send(*slices)
+    assert wait_for(lambda: received)
+    assert feed.node.counters["no intrinsics"] == 1
+    assert wait_for(lambda: newest() and newest().level == b"\x01" and "no intrinsics" in newest().message)
 
 
 def test_slices_of_two_sizes_are_a_refused_stack(feed: Feed) -> None:
@@ -281,26 +313,34 @@ def test_a_stack_that_cannot_be_registered_is_refused_and_counted(
 
 
 def test_an_exception_in_a_callback_does_not_end_the_node(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     received = listen_to_depth(feed)
+    newest = feed.peer.diagnostics("depth")
     monkeypatch.setattr(feed.node._assembler, "add", None)
-    feed._publisher.publish(make_slice(0, 0))
-    assert feed.wait_count("exceptions")
+    for index in range(3):
+        feed.send(make_slice(0, index))
+    assert feed.wait_count("exceptions", 3)
     monkeypatch.undo()
     feed.send_sweep()
     assert wait_for(lambda: received)
+    assert wait_for(lambda: values_of(newest()).get("exceptions") == "3")
+    log = capfd.readouterr()
+    assert (log.err + log.out).count("exceptions") == 1  # throttled
 
 
-def test_stamps_that_jump_back_start_afresh(feed: Feed) -> None:
+def test_stamps_that_jump_back_start_afresh(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:
     """A bag that loops."""
     received = listen_to_depth(feed)
     newest = feed.peer.diagnostics("depth")
-    feed.send(*make_sweep(7), make_slice(8, 0))
-    feed.send(*make_sweep(7))
-    assert wait_for(lambda: len(received) == 2)
-    assert stamps(received)[0] == stamps(received)[1]
-    assert wait_for(lambda: values_of(newest()).get("dropped: stamps jumped back") == "1")
+    for count in (1, 2, 3):
+        feed.send(*make_sweep(7))
+        assert wait_for(lambda: len(received) == count)  # noqa: B023
+        feed.send(make_slice(8, 0))
+    assert len(set(stamps(received))) == 1
+    assert wait_for(lambda: values_of(newest()).get("dropped: stamps jumped back") == "2")
+    log = capfd.readouterr()
+    assert (log.err + log.out).count("stamps jumped back") == 1  # throttled
 
 
 def test_an_incomplete_sweep_is_dropped_unless_min_slices_allows_it(
@@ -315,17 +355,42 @@ def test_an_incomplete_sweep_is_dropped_unless_min_slices_allows_it(
     assert estimator.stacks[0].focus_diopters.tolist() == [0.5, 1.5]
 
 
-def test_a_subscriber_that_stalls_holds_nobody_up(context: Context, feed: Feed) -> None:
-    stalled = Peer(context)
-    stalled.listen(PointCloud2, "depth/points", QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
+LISTENER = """
+import rclpy
+from sensor_msgs.msg import PointCloud2
+rclpy.init()
+node = rclpy.create_node("listener")
+node.create_subscription(PointCloud2, "/focus_camera/depth/points", lambda message: None, 1)
+rclpy.spin(node)
+"""
+
+
+def test_a_subscriber_that_stalls_is_told_of_and_holds_nobody_up(
+    feed: Feed, capfd: pytest.CaptureFixture[str]
+) -> None:
     received = listen_to_depth(feed)
-    assert wait_for(lambda: feed.node._outputs.wanted("depth/points"))
-    stalled._closing = True  # it stays subscribed and takes nothing any more
-    stalled._thread.join()
-    for count in range(1, 21):
-        feed.send_sweep()
-        assert wait_for(lambda: len(received) >= count)  # noqa: B023
-    stalled.close()
+    newest = feed.peer.diagnostics("depth")
+    cause = "messages to a subscriber that stalls"
+    process = subprocess.Popen([sys.executable, "-c", LISTENER])
+    try:
+        assert wait_for(lambda: feed.node._outputs.wanted("depth/points"), 30.0)
+        for _ in range(5):
+            feed.send_sweep()
+        assert feed.node.counters[cause] == 0
+        process.send_signal(signal.SIGSTOP)  # it stays subscribed and takes nothing any more
+        for _ in range(500):
+            before = len(received)
+            feed.send_sweep()
+            assert wait_for(lambda: len(received) > before)  # noqa: B023
+            if feed.node.counters[cause] >= 5:
+                break
+            time.sleep(0.05)
+        assert wait_for(lambda: int(values_of(newest()).get(cause, 0)) >= 5)
+        log = capfd.readouterr()
+        assert (log.err + log.out).count(cause) == 1  # throttled
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_while_an_estimate_runs_the_newest_stack_waits_and_the_others_are_counted(
@@ -377,12 +442,23 @@ def test_topics_of_any_camera_are_joined_by_stamp(
         node._assembler.add, original = None, node._assembler.add
         send(make_slice(7, 0))
         node._assembler.add = original
+        # an image out of order takes nothing from what waits for its partners
+        first, second, third = make_sweep(20)
+        send(first)
+        publishers["camera_info"].publish(second.camera_info)
+        publishers["focus"].publish(second.focus)
+        publishers["image_raw"].publish(first.image)
+        publishers["image_raw"].publish(second.image)
+        assert wait_for(lambda: node._assembler._slices.keys() == {0, 1})
+        send(third)
+        assert wait_for(lambda: len(received) == 3)
+        assert node.counters["stamps jumped back"] == node.counters["dropped: stamps jumped back"] == 0
         # and after time jumped back, matching goes on
         for message in make_sweep(5):
             send(message)
-        assert wait_for(lambda: len(received) == 3)
+        assert wait_for(lambda: len(received) == 4)
         assert node.counters["stamps jumped back"] >= 1 and node.counters["exceptions"] == 1
-        assert stamps(received)[0] == stamps(received)[2]
+        assert stamps(received)[0] == stamps(received)[3]
 
 
 # -- saving
@@ -411,6 +487,17 @@ def test_save_into_a_folder_that_cannot_be_is_refused_with_the_reason(feed: Feed
     assert not future.result().success and "expected a folder that can be written" in future.result().message
 
 
+@pytest.mark.parametrize("cleanup", [False, True])
+def test_a_save_under_way_is_answered_when_the_node_is_deactivated(feed: Feed, cleanup: bool) -> None:
+    future = feed.peer.call_async(Trigger, "depth/save", Trigger.Request())
+    assert wait_for(lambda: feed.node._saves_waiting)
+    assert feed.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    if cleanup:
+        assert feed.node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert wait_for(future.done)
+    assert not future.result().success and "the node is not active" in future.result().message
+
+
 def test_save_without_an_estimate_says_so(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth_node, "SAVE_TIMEOUT_S", 0.2)
     response = feed.peer.call(Trigger, "depth/save", Trigger.Request())
@@ -436,6 +523,56 @@ def test_a_model_that_does_not_load_fails_the_transition_with_the_reason(
         )
         assert wait_for(lambda: newest() and "unknown model 'classical'" in newest().message)
         assert newest().level == b"\x02" and node.failure
+
+
+def test_a_failure_is_told_until_the_next_attempt(
+    context: Context, peer: Peer, estimator: FakeEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise ModelError("no memory left")
+
+    with Running(DepthNode, context) as node:
+        newest = peer.diagnostics("depth")
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        with monkeypatch.context() as patch:
+            patch.setattr(depth_node, "subscribe", refuse)
+            assert node.trigger_activate() != TransitionCallbackReturn.SUCCESS
+            assert wait_for(lambda: newest() and newest().message == "no memory left")
+        assert newest().level == b"\x02" and values_of(newest())["state"] == "inactive"
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS and not node.failure
+
+
+def test_without_a_clock_and_after_an_exception_diagnostics_go_on(
+    context: Context, peer: Peer, estimator: FakeEstimator
+) -> None:
+    with Running(DepthNode, context, parameter_overrides=[Parameter("use_sim_time", value=True)]) as node:
+        newest = peer.diagnostics("depth")
+        status = node.diagnostics._status
+        node.diagnostics._status = None
+        assert wait_for(lambda: node.counters["exceptions"])
+        node.diagnostics._status = status
+        assert wait_for(newest)
+
+
+def test_static_parameters_are_refused_while_the_model_loads(
+    context: Context, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(model: str, device: str, options: object) -> FakeEstimator:
+        loading.set()
+        assert loaded.wait(20.0)
+        return FakeEstimator()
+
+    monkeypatch.setattr(depth_node, "load_estimator", load)
+    with Running(DepthNode, context) as node:
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+        future = peer.call_async(ChangeState, "depth/change_state", request)
+        assert loading.wait(10.0)
+        (result,) = node.set_parameters([Parameter("model", value="other")])
+        loaded.set()
+        assert "applied at the next configure" in result.reason
+        assert wait_for(future.done) and node.get_parameter("model").value == "classical"
 
 
 def test_while_a_model_loads_even_a_single_threaded_executor_answers(
@@ -535,6 +672,7 @@ def test_the_real_estimator_sees_a_wall_where_it_stands(context: Context, peer: 
         received = listen_to_depth(feed)
         for index, focus in enumerate((0.2, 0.6, 1.0, 1.4, 1.8)):
             state = FocusState(header=make_header(10**9 + index, FRAME), slice_index=index, slice_count=5)
+            state.settled = True
             state.focus_diopters, state.blur_px_per_diopter = focus, 8.0
             radius = max(abs(focus - 1.0) * 8.0 / 2.0 / 2.0, 0.05)
             feed.send(slice_message(cv2.GaussianBlur(wall, (0, 0), radius), camera, state))

@@ -247,7 +247,149 @@ def test_services_of_an_inactive_node_say_so(context: Context, peer: Peer, camer
         assert not response.success and "not active" in response.message
 
 
+def call_focus(peer: Peer, focus: float, hold: bool) -> Any:
+    request = SetFocus.Request(focus_diopters=focus, hold=hold)
+    return peer.call_async(SetFocus, "focus_sweep/set_focus", request)
+
+
+@pytest.mark.parametrize("held", [None, 1.0])
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_focus_that_is_not_reached_leaves_the_sweep_as_it_was(
+    node: Any, peer: Peer, monkeypatch: pytest.MonkeyPatch, hold: bool, held: float | None
+) -> None:
+    if held is not None:
+        assert peer.call(SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=held, hold=True))
+    monkeypatch.setattr(node._sweep, "time_for_s", lambda slices: 0.0)
+    future = call_focus(peer, 3.0, hold)
+    assert wait_for(future.done)
+    assert not future.result().success and "no frame at the new focus" in future.result().message
+    assert node._sweep.held_diopters == held
+
+
+def test_of_two_calls_at_once_each_gets_its_focus(node: Any, peer: Peer) -> None:
+    for _ in range(5):
+        futures = [call_focus(peer, focus, focus > 2.0) for focus in (1.5, 2.5, 1.25, 3.5)]
+        assert wait_for(lambda: all(future.done() for future in futures))  # noqa: B023
+        assert [future.result().focus_diopters for future in futures] == [1.5, 2.5, 1.25, 3.5]
+
+
+def test_calls_under_way_are_answered_when_the_node_is_cleaned_up(
+    node: Any, peer: Peer, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(timeout_s: float = 1.0) -> CameraFrame:
+        camera.closed.wait(min(timeout_s, 0.01))
+        raise FrameTimeout("none yet")
+
+    monkeypatch.setattr(camera, "read", silent)
+    capture = peer.call_async(CaptureStack, "focus_sweep/capture_stack", CaptureStack.Request())
+    focus = call_focus(peer, 1.0, True)
+    assert wait_for(lambda: node._sweep._capture is not None and node._sweep.held_diopters == 1.0)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert wait_for(lambda: capture.done() and focus.done())
+    assert not capture.result().success and "ended" in capture.result().message
+    assert not focus.result().success and "not active" in focus.result().message
+    again = call_focus(peer, 1.0, True)  # and whoever calls now is answered too
+    assert wait_for(again.done) and "not active" in again.result().message
+
+
 # -- failures
+
+
+def test_system_time_cannot_be_exchanged_for_a_simulated_one(context: Context, camera: FakeCamera) -> None:
+    with (
+        Running(FocusSweepNode, context, parameter_overrides=[Parameter("use_sim_time", value=True)]) as node,
+        pytest.raises(HybridDepthError, match="use_sim_time: expected false"),
+    ):
+        node.start()
+
+
+def test_a_recording_shown_once_is_shown_whole_and_its_end_is_no_failure(
+    context: Context, peer: Peer, tmp_path: Any
+) -> None:
+    import cv2
+
+    for name, shift in (("a_0.5.png", 0), ("b_1.0.png", 1), ("c_2.0.png", 2)):
+        cv2.imwrite(str(tmp_path / name), picture(shift))
+    overrides = [
+        Parameter("camera", value="replay"),
+        Parameter("replay.stack", value=str(tmp_path)),
+        Parameter("replay.loop", value=False),
+    ]
+    with Running(FocusSweepNode, context, parameter_overrides=overrides) as node:
+        received = peer.listen(FocalSlice, "slice")
+        newest = peer.diagnostics("focus_sweep")
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert wait_for(lambda: node._outputs._wanted("slice"))
+        for count in (3, 6):  # activated again it begins anew
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+            assert wait_for(lambda: len(received) == count), len(received)  # noqa: B023
+            assert wait_for(lambda: newest() and "finished: " in newest().message)
+            assert newest().level == b"\x00" and node.counters["camera failures"] == 0
+            assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+            assert wait_for(lambda: newest().message == "inactive")
+        assert [s.focus.slice_index for s in received] == [0, 1, 2] * 2
+
+
+def test_one_good_frame_is_no_recovery(
+    context: Context, peer: Peer, camera: FakeCamera, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A loose plug: each time it is opened the camera gives one frame and fails."""
+    read, left = camera.read, [0]
+
+    def one_frame(timeout_s: float = 1.0) -> CameraFrame:
+        if left[0] == 0:
+            raise CameraError("camera fake: loose plug")
+        left[0] -= 1
+        return read(timeout_s)
+
+    def open_camera() -> None:
+        FakeCamera.open(camera)
+        left[0] = 1
+
+    camera.read, camera.open = one_frame, open_camera  # type: ignore[method-assign]
+    delays: list[float] = []
+    with Running(FocusSweepNode, context) as node:
+        node.problem = lambda cause, text: delays.append(float(text.split()[-2]))
+        node.start()
+        assert wait_for(lambda: len(delays) >= 3, 20.0)
+    assert delays[:3] == [0.25, 0.5, 1.0]
+    log = capfd.readouterr()
+    assert "delivers again" not in log.err + log.out
+
+
+def test_deactivating_ends_the_preparation_of_a_camera_that_is_opened_again(
+    node: Any, peer: Peer, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparing = threading.Event()
+
+    def prepare(foci: Any, progress: Any = None) -> None:
+        for step in range(10_000):
+            preparing.set()
+            progress(step, 10_000)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(camera, "prepare", prepare)
+    camera.broken = "camera fake: unplugged"
+    assert preparing.wait(10.0)
+    done = threading.Thread(target=node.trigger_deactivate, daemon=True)
+    done.start()
+    done.join(20.0)
+    assert not done.is_alive()
+
+
+def test_a_status_that_changes_while_it_is_read_is_no_exception(node: Any) -> None:
+    class Sweep:
+        statistics = node._sweep.statistics
+        _held = iter([1.0, None, None])
+
+        @property
+        def held_diopters(self) -> float | None:
+            return next(self._held)
+
+    sweep, node._sweep = node._sweep, Sweep()
+    assert node.status()[2]["focus"] == "held at 1 1/m"
+    node._sweep = sweep
 
 
 def test_a_camera_that_does_not_open_fails_configure_with_one_line(
