@@ -160,6 +160,14 @@ BAD_PARAMETER_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown parameter": ("depth: {ros__parameters: {modle: classical}}", ("modle", "model")),
     "out of range": ("depth: {ros__parameters: {max_depth: -1.0}}", ("max_depth", "-1")),
     "wrong kind": ("focus_sweep: {ros__parameters: {slice_count: many}}", ("slice_count", "many")),
+    "use_sim_time that is no bool": (
+        "depth: {ros__parameters: {use_sim_time: 5}}",
+        ("depth", "use_sim_time", "5"),
+    ),
+    "QoS of the wrong kind": (
+        "depth: {ros__parameters: {qos_overrides: {/a: {publisher: {depth: many}}}}}",
+        ("depth", "qos_overrides./a.publisher.depth", "many"),
+    ),
     "without ros__parameters": ("depth: {model: classical}", ("depth", "ros__parameters")),
 }
 
