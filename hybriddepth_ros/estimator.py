@@ -17,7 +17,7 @@ from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
-from hybriddepth_ros.registration import Registration, register
+from hybriddepth_ros.registration import MIN_TEXTURED_TILES, Registration, register
 
 MIN_SLICES = 2
 FARTHEST_DIOPTERS = 1e-3  # an estimate at or beyond infinity is kept finite; max_depth then rejects it
@@ -114,7 +114,7 @@ class DepthEstimator:
         clock.lap("register")
         aligned = align(stack, registration)
         clock.lap("warp")
-        focus = doubted(self._model(aligned), aligned)
+        focus = doubted(self._model(aligned), aligned, registration, max_residual_px(stack, options))
         clock.lap(self.model_name)
         sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
         clock.lap("all_in_focus")
@@ -152,6 +152,11 @@ def reference_index(stack: FocalStack, rule: str) -> int:
     return int(np.argsort(stack.focus_diopters, kind="stable")[len(stack.slices) // 2])
 
 
+def max_residual_px(stack: FocalStack, options: EstimatorOptions) -> float:
+    """The alignment residual above which nothing is trusted."""
+    return options.max_residual * stack.slices[0].image.shape[1]
+
+
 def to_grey(image: ImageRGB) -> npt.NDArray[np.uint8]:
     """[H, W] uint8 luma of an RGB image."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -167,13 +172,18 @@ def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions)
     # not breathe.
     known = all(f > 0.0 for f in focal) and len(set(focal)) > 1
     magnifications = [f / focal[reference] for f in focal] if known else None
-    max_residual_px = options.max_residual * greys[0].shape[1]
-    registration = register(greys, stack.focus_diopters, reference, max_residual_px, magnifications)
+    limit_px = max_residual_px(stack, options)
+    registration = register(greys, stack.focus_diopters, reference, limit_px, magnifications)
     if int(registration.used.sum()) < MIN_SLICES:
-        worst = ", ".join(f"{px:.1f}" for px in registration.residual_px)
+        found = (
+            f"{px:.1f} px"
+            if np.isfinite(px)
+            else f"unknown ({tiles} textured tiles, expected {MIN_TEXTURED_TILES})"
+            for px, tiles in zip(registration.residual_px, registration.textured_tiles, strict=True)
+        )
         raise RegistrationError(
-            f"{stack.name}: expected {MIN_SLICES} or more slices to register within {max_residual_px:.1f} px,"
-            f" residuals are {worst} px"
+            f"{stack.name}: expected {MIN_SLICES} or more slices to register within {limit_px:.1f} px,"
+            f" residuals are {', '.join(found)}"
         )
     return registration
 
@@ -218,13 +228,26 @@ def _inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.
     return mask.astype(np.bool_)
 
 
-def doubted(focus: FocusEstimate, aligned: AlignedStack) -> FocusEstimate:
-    """No estimate (an infinite sigma) where the reference or all but one of the slices did not look."""
-    if aligned.covered.all():
-        return focus
-    seen = np.add.reduce(aligned.covered, axis=0, dtype=np.int32) >= MIN_SLICES
-    seen &= aligned.covered[aligned.reference]
-    return replace(focus, sigma_diopters=np.where(seen, focus.sigma_diopters, np.float32(np.inf)))
+def doubted(
+    focus: FocusEstimate, aligned: AlignedStack, registration: Registration, max_residual_px: float
+) -> FocusEstimate:
+    """The model's estimate, with a larger sigma where the slices do not lie over each other.
+
+    What is displaced by more than the residual that a slice is allowed may look blurred by as much. No
+    estimate (an infinite sigma) where the reference or all but one of the slices did not look.
+    """
+    height, width = focus.diopters.shape
+    others = registration.used.copy()
+    others[registration.reference] = False
+    excess = np.maximum(np.square(registration.tile_residual_px[others]) - max_residual_px**2, 0.0)
+    tiles = excess.mean(axis=0) / focus.blur_px_per_diopter**2
+    variance = cv2.resize(tiles.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    sigma = np.sqrt(cv2.accumulateSquare(focus.sigma_diopters, variance))
+    if not aligned.covered.all():
+        seen = np.add.reduce(aligned.covered, axis=0, dtype=np.int32) >= MIN_SLICES
+        seen &= aligned.covered[aligned.reference]
+        np.copyto(sigma, np.float32(np.inf), where=~seen)
+    return replace(focus, sigma_diopters=sigma)
 
 
 def to_metres(

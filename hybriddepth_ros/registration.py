@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.blur_matching import box_twice, match_blur
-from hybriddepth_ros.tiles import TileGradients, TileGrid
+from hybriddepth_ros.tiles import MAX_STEP_PX, TileGradients, TileGrid
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 Float64 = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ ROBUST_ITERATIONS = 3
 TILE_SIGMA = 1e-3  # what a tile's displacement is worth, in half widths
 MIN_TEXTURED_TILES = 8
 MIN_TILE_CORRELATION = 0.5
-MIN_AGREEING_SHARE = 0.35
+MIN_SIMILAR_SHARE = 0.35
 
 # How far each parameter of the motion may stand from its expectation [1, with the half width of the image =
 # 1]: translation, scale, roll, aspect, shear, perspective. A hand shifts and turns a camera; it does not
@@ -67,7 +67,10 @@ class Registration:
     reference: index of the reference slice; transforms [S, 3, 3] float64: pixel of the reference (x, y, 1) ->
     pixel of the slice; residual_before_px, residual_px [S]: median displacement of the textured tiles before
     and after [px of the full image]; used [S] bool: False = the slice could not be registered and is not to
-    be used; breathing_per_diopter: relative magnification per diopter of focus that the slices agree on.
+    be used; textured_tiles [S]: how many tiles that counts; residual_p75_px [S]: what the upper quartile of
+    them exceeds; tile_residual_px [S, rows, columns]: where it is large something moved by itself. In these
+    two a tile that does not fit at all counts as the largest displacement that can be measured.
+    breathing_per_diopter: relative magnification per diopter of focus that the slices agree on.
     """
 
     reference: int
@@ -75,25 +78,41 @@ class Registration:
     residual_before_px: Float64
     residual_px: Float64
     used: npt.NDArray[np.bool_]
+    textured_tiles: npt.NDArray[np.int64]
+    residual_p75_px: Float64
+    tile_residual_px: Float64
     breathing_per_diopter: float = 0.0
 
     @classmethod
-    def identity(cls, count: int, reference: int) -> Registration:
+    def identity(cls, count: int, reference: int, tiles: tuple[int, int] = (1, 1)) -> Registration:
         """The registration of slices that are known to lie over each other."""
-        zeros = np.zeros(count)
-        return cls(reference, np.tile(np.eye(3), (count, 1, 1)), zeros, zeros, np.ones(count, np.bool_))
+        return cls(
+            reference,
+            transforms=np.tile(np.eye(3), (count, 1, 1)),
+            residual_before_px=np.zeros(count),
+            residual_px=np.zeros(count),
+            used=np.ones(count, np.bool_),
+            textured_tiles=np.zeros(count, np.int64),
+            residual_p75_px=np.zeros(count),
+            tile_residual_px=np.zeros((count, *tiles)),
+        )
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """One slice's motion at one level, and how well the tiles agree with it (displacements in px of the
-    level).
+    """One slice's motion at one level, and how well the tiles agree with it.
+
+    before_px, left_px [T]: displacements before and after [px of the level]; textured [T] bool: tiles that
+    say something; similar [T] bool: tiles that show the same as the reference's; aligned [T] bool: those
+    whose displacement could be measured.
     """
 
     homography: Float64
-    before_px: float
-    residual_px: float
-    agreeing_share: float
+    before_px: Float64
+    left_px: Float64
+    textured: npt.NDArray[np.bool_]
+    similar: npt.NDArray[np.bool_]
+    aligned: npt.NDArray[np.bool_]
 
 
 def register(
@@ -131,10 +150,8 @@ def register(
 
     prior_sigma = PRIOR_SIGMA.copy()
     prior_sigma[SCALE] = BREATHING_SIGMA
-    count = len(greys)
-    transforms = np.tile(np.eye(3), (count, 1, 1))
-    before, after, used = np.zeros(count), np.zeros(count), np.ones(count, np.bool_)
     to_full = width / levels[reference][0].shape[1]
+    columns, rows = TileGrid(*levels[reference][0].shape[::-1]).tiles
 
     def fine(index: int) -> _Fit:
         return _align_level(
@@ -145,12 +162,23 @@ def register(
             float(expected_scales[index]),
         )
 
-    others = [index for index in range(count) if index != reference]
+    found = Registration.identity(len(greys), reference, (rows, columns))
+    others = [index for index in range(len(greys)) if index != reference]
     for index, fit in zip(others, _workers.map(fine, others), strict=True):
-        transforms[index] = _to_pixels(fit.homography, width, height)
-        before[index], after[index] = fit.before_px * to_full, fit.residual_px * to_full
-        used[index] = after[index] <= max_residual_px and fit.agreeing_share >= MIN_AGREEING_SHARE
-    return Registration(reference, transforms, before, after, used, float(breathing))
+        textured, left_px = fit.textured, fit.left_px * to_full
+        at_least_px = np.where(fit.aligned, left_px, np.maximum(left_px, MAX_STEP_PX * to_full))
+        found.transforms[index] = _to_pixels(fit.homography, width, height)
+        found.textured_tiles[index] = textured.sum()
+        if found.textured_tiles[index] < MIN_TEXTURED_TILES:
+            found.residual_before_px[index] = found.residual_px[index] = found.residual_p75_px[index] = np.inf
+            found.used[index] = False
+            continue
+        found.residual_before_px[index] = np.median(fit.before_px[textured]) * to_full
+        found.residual_px[index] = middle = np.median(left_px[textured])
+        found.residual_p75_px[index] = np.percentile(at_least_px[textured], 75.0)
+        found.tile_residual_px[index] = np.where(textured, at_least_px, middle).reshape(rows, columns)
+        found.used[index] = middle <= max_residual_px and fit.similar[textured].mean() >= MIN_SIMILAR_SHARE
+    return replace(found, breathing_per_diopter=float(breathing))
 
 
 def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
@@ -231,14 +259,13 @@ def _align_level(
         warped = _warp(second, np.linalg.inv(homography) @ so_far)
         if moved_px < 0.02:
             break
-    textured = confidence > 0.0
-    if int(textured.sum()) < MIN_TEXTURED_TILES:
-        return _Fit(so_far, np.inf, np.inf, 0.0)
     px = 0.5 * width
     before = np.linalg.norm(_apply(so_far, centres + step) - centres, axis=1) * px
     left = np.linalg.norm(step, axis=1) * px
-    agreeing = float((correlation[textured] > MIN_TILE_CORRELATION).mean())
-    return _Fit(so_far, float(np.median(before[textured])), float(np.median(left[textured])), agreeing)
+    # A step that was cut short, or between things that do not look alike, measures nothing.
+    similar = correlation > MIN_TILE_CORRELATION
+    aligned = similar & (np.abs(step).max(axis=1) * px < MAX_STEP_PX - 1e-6)
+    return _Fit(so_far, before, left, inside & (gradients.texture > 0.0), similar, aligned)
 
 
 def _warp(image: Floats, homography: Float64) -> Floats:

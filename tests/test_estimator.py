@@ -219,12 +219,33 @@ def test_what_the_reference_or_all_other_slices_did_not_see_has_no_estimate():
     covered[[0, 1, 3, 4], 100:] = False
     covered[[0, 1, 3], :, 120:] = False
     focus = FocusEstimate(np.full((120, 160), 1.4, np.float32), np.full((120, 160), 0.1, np.float32), 12.0)
-    left = doubted(focus, AlignedStack(images, covered, FOCUS, 12.0, reference=2))
+    aligned = AlignedStack(images, covered, FOCUS, 12.0, reference=2)
+    left = doubted(focus, aligned, Registration.identity(5, 2), max_residual_px=1.0)
     depth, sigma = to_metres(left, EstimatorOptions())
     expected = np.ones((120, 160), np.bool_)
     expected[:40] = expected[100:] = False
     np.testing.assert_array_equal(np.isfinite(depth), expected)
     np.testing.assert_array_equal(np.isfinite(sigma), expected)
+
+
+def test_sigma_grows_where_the_slices_do_not_lie_over_each_other():
+    focus = FocusEstimate(np.full((120, 160), 1.4, np.float32), np.full((120, 160), 0.1, np.float32), 12.0)
+    aligned = AlignedStack(np.zeros((3, 120, 160, 3), np.uint8), np.ones((3, 120, 160), np.bool_), FOCUS[:3])
+    registration = Registration.identity(3, 1, tiles=(6, 8))
+    registration.tile_residual_px[:] = 0.9  # within what is allowed
+    registration.tile_residual_px[[0, 2], :, 4:] = 5.0
+    sigma = doubted(focus, aligned, registration, max_residual_px=1.0).sigma_diopters
+    np.testing.assert_allclose(sigma[:, :60], 0.1)
+    np.testing.assert_allclose(sigma[:, 100:], np.sqrt(0.1**2 + (5.0**2 - 1.0**2) / 12.0**2), rtol=1e-5)
+    registration.used[2] = False  # the same by the only slice that is left
+    registration.tile_residual_px[2] = 100.0
+    np.testing.assert_array_equal(doubted(focus, aligned, registration, 1.0).sigma_diopters, sigma)
+
+
+def test_refusal_says_when_it_is_texture_that_lacks():
+    slices = tuple(FocalSlice(np.full((120, 160, 3), 90, np.uint8), float(f)) for f in FOCUS)
+    with pytest.raises(RegistrationError, match=r"residuals are unknown \(0 textured tiles, expected 8\)"):
+        load_estimator("classical")(FocalStack(slices, name="blank"))
 
 
 def test_rectified_pixels_outside_every_image_have_no_estimate():

@@ -119,6 +119,44 @@ def test_parallax_shows_as_residual(scene):
     assert found.residual_px[1] > 0.5
 
 
+def moved_block(scene, shift_px):
+    """The scene twice; in the second a block of 29 % of it has moved to the left."""
+    image = stacks.seen_through(scene, np.eye(3), MARGIN)
+    moved = image.copy()
+    aside = stacks.seen_through(scene, stacks.motion((WIDTH, HEIGHT), (-shift_px, 0.0)), MARGIN)
+    moved[120:400, 180:500] = aside[120:400, 180:500]
+    return [stacks.as_bytes(image), stacks.as_bytes(moved, noise=1.0)]
+
+
+@pytest.mark.parametrize("shift_px", [2.0, 4.0, 8.0, 16.0, 30.0])
+def test_foreground_that_moved_by_itself_shows_where_it_is(scene, shift_px):
+    found = register(moved_block(scene, shift_px), FOCUS[:2], reference=0, max_residual_px=1.28)
+    still = register(moved_block(scene, 0.0), FOCUS[:2], reference=0)
+    assert found.residual_p75_px[1] > max(0.5 * min(shift_px, 3.0), 3.0 * still.residual_p75_px[1])
+    rows, columns = found.tile_residual_px.shape[1:]
+    y, x = (np.arange(rows) + 0.5) * HEIGHT / rows, (np.arange(columns) + 0.5) * WIDTH / columns
+    in_block = ((y > 140) & (y < 380))[:, None] & ((x > 200) & (x < 480))
+    beside = ((y < 100) | (y > 420))[:, None] | ((x < 160) | (x > 520))
+    residual = found.tile_residual_px[1]
+    assert (residual[in_block] > 0.6 * min(shift_px, 3.0)).mean() > 0.8
+    # Either the rest lies well, or the block took it along and the slice is not used at all.
+    assert np.median(residual[beside]) < 0.5 or not found.used[1]
+
+
+def test_residuals_are_in_pixels_of_the_image(scene):
+    image = stacks.seen_through(scene, np.eye(3), MARGIN)
+    aside = stacks.seen_through(scene, stacks.motion((WIDTH, HEIGHT), (6.0, -3.0)), MARGIN)
+    found = register([stacks.as_bytes(image), stacks.as_bytes(aside)], FOCUS[:2], reference=0)
+    assert found.residual_before_px[1] == pytest.approx(np.hypot(6.0, 3.0), abs=0.1)
+    # Rows of a rolling picture: alternately 1 px to the left and to the right, which no motion can follow.
+    rolled = image.copy()
+    for top in range(0, HEIGHT, 80):
+        rolled[top : top + 40] = np.roll(image[top : top + 40], 1, axis=1)
+        rolled[top + 40 : top + 80] = np.roll(image[top + 40 : top + 80], -1, axis=1)
+    found = register([stacks.as_bytes(image), stacks.as_bytes(rolled)], FOCUS[:2], reference=0)
+    assert found.residual_px[1] == pytest.approx(1.0, abs=0.25)
+
+
 def test_matched_blur_has_equal_gradients():
     sharp = stacks.texture((240, 320), seed=1) / 40.0
     first, second = registration.match_blur(sharp, stacks.disc_blur(sharp, 6.0))
