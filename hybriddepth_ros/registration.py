@@ -3,8 +3,9 @@
 Each slice is laid over the reference slice by a homography that is estimated from local displacements: both
 images are divided into tiles, each tile's displacement is measured by gradients (Lucas-Kanade) on images
 whose blur was made equal, and one global motion is fitted to all tiles, robustly, from coarse to fine. The
-motion's scale is held near a line in diopters through the reference, since focus breathing is one scale about
-the principal point that follows the focus. What the tiles still disagree by after the fit is the residual; it
+motion's scale is each slice's own where there is texture all over; where there is little it is drawn
+towards a line in diopters through the reference, since focus breathing is one scale about the principal point
+that follows the focus. What the tiles still disagree by after the fit is the residual; it
 tells whether to trust a slice.
 """
 
@@ -42,6 +43,7 @@ MIN_SIMILAR_SHARE = 0.35
 PRIOR_SIGMA = np.array([1.0, 1.0, 0.02, 0.1, 0.004, 0.004, 0.02, 0.02])
 SCALE = 2
 BREATHING_SIGMA = 0.004  # of the scale about the breathing line: the camera also moves forwards and back
+MAX_SCALE_SURPRISE = 0.03  # of known magnifications
 
 
 def _start_workers() -> ThreadPoolExecutor:
@@ -125,28 +127,27 @@ def register(
     """Register every slice to the reference slice.
 
     greys: S images [H, W] uint8; focus_diopters [S] 1/m; magnifications [S]: each slice's focal length in
-    pixels relative to the reference's where the camera knows its breathing, else it is estimated.
+    pixels relative to the reference's where the camera knows its breathing, else (and where the slices
+    contradict it) it is estimated.
     """
     height, width = greys[0].shape
     levels = list(_workers.map(_bandpass_pyramid, greys))
     focus_step = focus_diopters.astype(np.float64) - float(focus_diopters[reference])
 
     def coarse(index: int) -> Float64:
-        expected = 1.0 if magnifications is None else magnifications[index]
-        start = np.diag([expected, expected, 1.0])
         if index == reference:
-            return start
-        return _coarse_to_fine(levels[reference][1:], levels[index][1:], start, PRIOR_SIGMA)
+            return np.eye(3)
+        still, moving = (levels[i][1:] or levels[i] for i in (reference, index))  # small images: one level
+        return _coarse_to_fine(still, moving, 1.0 if magnifications is None else magnifications[index])
 
     homographies = list(_workers.map(coarse, range(len(levels))))
 
     scales = np.array([np.sqrt(abs(np.linalg.det(h[:2, :2]))) - 1.0 for h in homographies])
-    if magnifications is None:
-        breathing = _breathing_slope(focus_step, scales)
-        expected_scales = breathing * focus_step
-    else:
-        expected_scales = np.asarray(magnifications, np.float64) - 1.0
-        breathing = _breathing_slope(focus_step, expected_scales)
+    expected_scales = np.asarray(magnifications or np.ones(len(greys)), np.float64) - 1.0
+    # What the slices contradict is not known: intrinsics of another focus, or of another lens.
+    if magnifications is None or np.median(np.abs(scales - expected_scales)) > MAX_SCALE_SURPRISE:
+        expected_scales = _breathing_slope(focus_step, scales) * focus_step
+    breathing = _breathing_slope(focus_step, expected_scales)
 
     prior_sigma = PRIOR_SIGMA.copy()
     prior_sigma[SCALE] = BREATHING_SIGMA
@@ -211,26 +212,23 @@ def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Floats]:
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
-def _coarse_to_fine(
-    reference: list[Floats], moving: list[Floats], start: Float64, prior_sigma: Float64
-) -> Float64:
-    """The motion in normalised coordinates, from the coarsest level up; `start` where there is no level to
-    use.
+def _coarse_to_fine(reference: list[Floats], moving: list[Floats], expected: float) -> Float64:
+    """The motion in normalised coordinates, from the coarsest level up, begun at the expected magnification
+    or none, whichever fits better.
     """
-    if not reference:
-        return start
-    homography = start
     # Copies: OpenCV 4.13 multiplies its arguments by the window in place.
     window = cv2.createHanningWindow(reference[-1].shape[::-1], cv2.CV_32F)
     shift, _ = cv2.phaseCorrelate(reference[-1].copy(), moving[-1].copy(), window)
-    half_width = 0.5 * reference[-1].shape[1]
-    shifted = start.copy()
-    shifted[:2, 2] += np.array(shift) / half_width
-    if _correlation(reference[-1], moving[-1], shifted) > _correlation(reference[-1], moving[-1], start):
-        homography = shifted
+    x, y = np.array(shift) / (0.5 * reference[-1].shape[1])
+    starts = [
+        np.array([[scale, 0.0, share * x], [0.0, scale, share * y], [0.0, 0.0, 1.0]])
+        for scale in dict.fromkeys((expected, 1.0))
+        for share in (0.0, 1.0)
+    ]
+    homography = max(starts, key=lambda start: _correlation(reference[-1], moving[-1], start))
     for level_reference, level_moving in zip(reversed(reference), reversed(moving), strict=True):
         homography = _align_level(
-            level_reference, level_moving, homography, prior_sigma, float(start[0, 0]) - 1.0
+            level_reference, level_moving, homography, PRIOR_SIGMA, expected - 1.0
         ).homography
     return homography
 

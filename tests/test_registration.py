@@ -4,6 +4,7 @@ trusted.
 
 import multiprocessing
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,38 @@ def test_known_magnifications_are_taken_as_the_breathing(scene):
     found = register(greys, FOCUS, reference=2, magnifications=known)
     assert found.breathing_per_diopter == pytest.approx(0.012, abs=1e-6)
     assert max(corner_error_px(t, g) for t, g in zip(found.transforms, truth, strict=True)) < 0.5
+
+
+@pytest.mark.parametrize("wrong", [1.2, 1 / 1.2])
+def test_magnifications_that_the_slices_contradict_are_not_believed(scene, wrong):
+    """Intrinsics of another lens, or of another focus."""
+    greys, truth = hand_held(scene, seed=7)
+    found = register(greys, FOCUS, reference=2, magnifications=[wrong] * 5)
+    assert max(corner_error_px(t, g) for t, g in zip(found.transforms, truth, strict=True)) < 0.5
+    assert found.used.all()
+    assert found.breathing_per_diopter == pytest.approx(0.012, abs=0.002)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_slice_with_little_texture_is_drawn_towards_the_breathing_of_the_others(scene, seed):
+    """Alone, the tiles of the patch find a scale that is wrong by 0.02 and 0.009."""
+    rng = np.random.default_rng(seed)
+    greys, truth = [], []
+    for index, focus in enumerate(FOCUS):
+        shift = (0.0, 0.0) if index == 2 else tuple(rng.uniform(-8.0, 8.0, 2))
+        transform = stacks.motion((WIDTH, HEIGHT), shift, 1.0 + 0.03 * float(focus - FOCUS[2]))
+        view = stacks.seen_through(scene, transform, MARGIN)
+        view = stacks.disc_blur(view, 6.0 * abs(float(focus) - 1.4))
+        if index == 4:
+            patch = np.zeros((HEIGHT, WIDTH), np.float32)
+            patch[140:340, 220:420] = 1.0
+            view = 128.0 + (view - 128.0) * cv2.GaussianBlur(patch, (0, 0), 8.0)
+        greys.append(stacks.as_bytes(view))
+        truth.append(transform)
+    found = register(greys, FOCUS, reference=2)
+    assert found.breathing_per_diopter == pytest.approx(0.03, abs=0.001)
+    scale = np.sqrt(np.linalg.det(found.transforms[4][:2, :2]))
+    assert scale == pytest.approx(np.sqrt(np.linalg.det(truth[4][:2, :2])), abs=(0.012, 0.006)[seed])
 
 
 @settings(max_examples=15)
