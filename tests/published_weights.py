@@ -1,12 +1,11 @@
 """Weights for the published networks, made from parameter names alone: no checkpoint can be shipped.
 
-Every test value in `shared/fixtures` was computed with networks filled this way; `shared/spec/weights.md` has
-the rule.
+Every value in `shared/fixtures` was computed with networks filled this way. Each tensor is drawn by itself,
+with a seed made of its name; gains keep every stage in a range where mistakes show.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -50,31 +49,22 @@ def make_weight(name: str, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def hybriddepth_shapes() -> dict[str, list[int]]:
-    """The 1140 names of a published HybridDepth checkpoint, without `model.`, with their shapes."""
-    stored = json.loads(shared_path("fixtures/state_dict_keys.json").read_text())["shapes"]
+def make_weights(shapes: Mapping[str, Sequence[int]], prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a network or of the part of one whose published names begin with `prefix`."""
+    return {name: make_weight(prefix + name, shape) for name, shape in shapes.items()}
+
+
+def published_shapes(file: str) -> dict[str, list[int]]:
+    """Names, without `model.`, and shapes of a published checkpoint, as `shared/fixtures` lists them."""
+    stored = json.loads(shared_path(f"fixtures/{file}").read_text())["shapes"]
     return {name.removeprefix("model."): shape for name, shape in stored.items()}
 
 
-def fusion_shapes() -> dict[str, list[int]]:
-    """The 80 names of CrossDepth's fusion network with their shapes."""
-    stored = json.loads(shared_path("fixtures/crossdepth_state_dict_keys.json").read_text())["shapes"]
-    return dict(stored)
-
-
-@functools.cache
-def hybriddepth_weights() -> Mapping[str, Tensor]:
-    """A whole HybridDepth state dict, names without `model.`; made once per process, not to be changed."""
-    return {name: make_weight(name, shape) for name, shape in hybriddepth_shapes().items()}
-
-
-@functools.cache
-def fusion_weights() -> Mapping[str, Tensor]:
-    """The state dict of CrossDepth's fusion network, names with `depth_fusion.`; not to be changed."""
-    return {name: make_weight(name, shape) for name, shape in fusion_shapes().items()}
-
-
-def crossdepth_weights() -> Mapping[str, Tensor]:
-    """A whole CrossDepth state dict: prior, focal volume and fusion."""
-    shared = {n: v for n, v in hybriddepth_weights().items() if not n.startswith("ScaleMapLearner.")}
-    return shared | dict(fusion_weights())
+def load_fixture(name: str) -> dict[str, Tensor]:
+    """The arrays of a fixture as tensors; half-precision inputs as the float32 that they stand for."""
+    with np.load(shared_path(f"fixtures/{name}.npz")) as arrays:
+        kept = {key: array for key, array in arrays.items() if array.dtype.kind in "bfi"}
+    return {
+        key: torch.from_numpy(np.asarray(array.astype(np.float32) if array.dtype == np.float16 else array))
+        for key, array in kept.items()
+    }

@@ -1,4 +1,4 @@
-"""CrossDepth (Yan, Gongye): the focus and the prior, fused by self- and cross-attention between two token grids.
+"""CrossDepth (Yan, Gongye): focus and prior, fused by self- and cross-attention between two token grids.
 
 What the authors published and what their paper describes differ. `CrossAttentionFusion` is the published
 network; `PaperCrossAttentionFusion` is the paper's. Attributes of the first carry the names of its
@@ -51,8 +51,8 @@ class CrossDepthOutput:
 class CrossDepth(nn.Module):
     """The prior and the focal volume of HybridDepth, fused by attention.
 
-    invert_depth, slice_order, relative, guard_relative: as for HybridDepth. fusion: `published`, or `paper` for
-    the network as the paper describes it, of which no weights exist. depth_range: bounds of the result.
+    invert_depth, slice_order, relative, guard_relative: as for HybridDepth. fusion: `published`, or `paper`
+    for the network as the paper describes it, of which no weights exist. depth_range: bounds of the result.
 
     As in the published training, prior and focal volume are frozen: in evaluation mode, without gradients.
     """
@@ -78,7 +78,7 @@ class CrossDepth(nn.Module):
         self.depth_fusion = network(depth_range)
 
     def forward(self, rgb: Tensor, stack: Tensor, focus_distances: Tensor) -> CrossDepthOutput:
-        """Depth of rgb [B, 3, H, W] 0..1, stack [B, N, 3, H, W] ImageNet-normalised, focus_distances [B, N]."""
+        """Depth of rgb [B, 3, H, W] 0..1, normalised stack [B, N, 3, H, W] and focus_distances [B, N]."""
         check_inputs(rgb, stack, focus_distances)
         relative = self.relative_depth(fill_missing(rgb, dim=(2, 3)))
         focus = self.focal_volume(stack, focus_distances)
@@ -100,7 +100,7 @@ class CrossDepth(nn.Module):
         return self
 
     def published_layout(self) -> PublishedLayout:
-        """The 731 published names (with the `v1-small` prior and the published fusion) and what takes them."""
+        """The 731 published names (prior `v1-small`, fusion `published`) and what takes them."""
         return (
             self.relative_depth.published_layout().under("depth_anything.")
             | self.focal_volume.published_layout().under("DFF_model.")
@@ -149,9 +149,7 @@ class CrossAttentionFusion(nn.Module):
         depth: Tensor = self.decoder(features)
         return depth[..., :height, :width]
 
-    def tokens(
-        self, focus_depth: Tensor, relative: Tensor, focus_std: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
+    def tokens(self, focus_depth: Tensor, relative: Tensor, focus_std: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Tokens of the focus and of the prior [B, T, 32]: embedded, then after each block."""
         d = self.embed_d(torch.cat([focus_depth, focus_std], dim=1))
         r = self.embed_rgb(torch.cat([relative, focus_std], dim=1))
