@@ -16,6 +16,7 @@ from hybriddepth_ros.commands.demo import demo
 from hybriddepth_ros.commands.depth import depth
 from hybriddepth_ros.commands.doctor import doctor
 from hybriddepth_ros.commands.run import run
+from hybriddepth_ros.commands.weights import weights
 from hybriddepth_ros.errors import HybridDepthError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 for command in (demo, run, depth, doctor):
     app.command()(command)
+app.add_typer(weights)
 
 # Every mistake in the options derives from it. Ubuntu 24.04's typer has it from click, later ones their own.
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])

@@ -93,15 +93,22 @@ class DepthEstimator:
     `options` may be replaced between calls.
     """
 
-    def __init__(self, model: str, device: str = "auto", options: EstimatorOptions | None = None) -> None:
+    def __init__(
+        self, model: str, device: str = "auto", options: EstimatorOptions | None = None, weights: str = ""
+    ) -> None:
         self.model_name = model
         self.options = options or EstimatorOptions()
-        self._model = load_model(model, device)
+        self._model = load_model(model, device, weights)
 
     @property
     def device(self) -> str:
         """Where the model runs: cpu or cuda."""
         return self._model.device
+
+    @property
+    def weights(self) -> str:
+        """The name of the model's weights, "" for a model without."""
+        return getattr(self._model, "weights", "")
 
     def __call__(self, stack: FocalStack) -> DepthEstimate:
         """Depth in the frame of the reference slice; RegistrationError if fewer than two slices can be
@@ -135,12 +142,15 @@ class DepthEstimator:
 
 
 def load_estimator(
-    model: str = "classical", device: str = "auto", options: EstimatorOptions | None = None
+    model: str = "classical",
+    device: str = "auto",
+    options: EstimatorOptions | None = None,
+    weights: str = "",
 ) -> DepthEstimator:
     """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one),
-    cpu, cuda.
+    cpu, cuda. weights: an installed name or a file, "" = the first installed for this model.
     """
-    return DepthEstimator(model, device, options)
+    return DepthEstimator(model, device, options, weights)
 
 
 def reference_index(stack: FocalStack, rule: str) -> int:

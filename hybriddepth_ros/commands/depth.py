@@ -30,6 +30,14 @@ def depth(
         typer.Option("--out", help="Folder for the results.  [default: out/<name of the stack>]"),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "classical",
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            "--weights",
+            metavar="NAME|FILE",
+            help="Weights of the model: an installed name, or a file.  [default: the first installed for it]",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
     ] = "auto",
@@ -59,7 +67,7 @@ def depth(
     from hybriddepth_ros.focal_stack import FocalStack
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
-    estimator = load_estimator(model, check_device(device), options)
+    estimator = load_estimator(model, check_device(device), options, weights or "")
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
         focal_stack = FocalStack.load(stack)

@@ -34,6 +34,7 @@ def summarise(
     return {
         "stack": stack.name,
         "model": estimator.model_name,
+        "weights": estimator.weights,
         "device": estimator.device,
         "size_px": list(estimate.depth.shape[::-1]),
         "reference_slice": registration.reference,

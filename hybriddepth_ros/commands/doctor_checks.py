@@ -202,9 +202,14 @@ def check_dds() -> list[Check]:
 
 
 def check_weights() -> list[Check]:
-    from hybriddepth_ros.models import model_names
+    from hybriddepth_ros.models.weights import installed_names
+    from hybriddepth_ros.models.weights_config import weights_folder
 
-    return [Check("weights", "ok", f"none needed: {', '.join(model_names())}")]
+    installed = installed_names()
+    if installed:
+        return [Check("weights", "ok", f"{', '.join(installed)} in {weights_folder()}")]
+    step = "only for the models hybriddepth and crossdepth: hybriddepth weights list"
+    return [Check("weights", "ok", f"none in {weights_folder()}; the model classical needs none", step)]
 
 
 def check_disk() -> list[Check]:

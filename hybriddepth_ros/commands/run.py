@@ -29,6 +29,14 @@ def run(
         typer.Option("--stack", metavar="STACK", help="Replay this focal stack as the camera."),
     ] = None,
     model: Annotated[Optional[str], typer.Option("--model", help="Depth model, by its name.")] = None,
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            "--weights",
+            metavar="NAME|FILE",
+            help="Weights of the model: an installed name, or a file.  [default: the first installed for it]",
+        ),
+    ] = None,
     device: Annotated[
         Optional[str], typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")
     ] = None,
@@ -52,7 +60,7 @@ def run(
     ROS_DOMAIN_ID and the discovery settings of the environment hold. Ends with Ctrl-C, or after --seconds.
     """
     with stop_on_signals() as stop:
-        overrides = _overrides(camera, stack, model, device, parameter)
+        overrides = _overrides(camera, stack, model, weights, device, parameter)
         from hybriddepth_ros.ros.graph import DepthGraph
         from hybriddepth_ros.ros.quiet import quiet_start
 
@@ -75,7 +83,12 @@ def run(
 
 
 def _overrides(
-    camera: str | None, stack: Path | None, model: str | None, device: str | None, parameter: list[str] | None
+    camera: str | None,
+    stack: Path | None,
+    model: str | None,
+    weights: str | None,
+    device: str | None,
+    parameter: list[str] | None,
 ) -> dict[str, dict[str, Any]]:
     """Node -> parameter -> value; `-p` is stronger than the other options."""
     overrides: dict[str, dict[str, Any]] = {"focus_sweep": {}, "depth": {}}
@@ -85,6 +98,8 @@ def _overrides(
         overrides["focus_sweep"]["camera"] = camera
     if model is not None:
         overrides["depth"]["model"] = model
+    if weights is not None:
+        overrides["depth"]["weights"] = weights
     if device is not None:
         overrides["depth"]["device"] = check_device(device)
     for node, values in by_node(parse_assignments(parameter or ()), tuple(overrides)).items():

@@ -24,26 +24,34 @@ def comparable(prediction: Depth, target: Depth, mask: Mask | None = None) -> Ma
     return usable if mask is None else usable & mask
 
 
-def depth_metrics(prediction: Depth, target: Depth, mask: Mask | None = None) -> dict[str, float]:
+def depth_metrics(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+    confidence: npt.ArrayLike | None = None,
+) -> dict[str, float]:
     """The measures of one image over its comparable pixels; every value is NaN when there is no such pixel.
 
-    mse [m^2], rmse [m], log_rmse [ln m], abs_rel, sq_rel [m], delta1..3 = share of pixels off by a factor
-    below 1.25, 1.25^2, 1.25^3. Source: HybridDepth, table 1; published figures are means of per-image values,
-    so that a published rmse is not the root of its mse.
+    pred, target [..., H, W] m and mask are arrays or CPU tensors of one shape. mse [m^2], rmse [m], log_rmse
+    [ln m], abs_rel, sq_rel [m], delta1..3 = share of pixels off by a factor below 1.25, 1.25^2, 1.25^3.
+    Source: HybridDepth, table 1; published figures are means of per-image values, so that a published rmse
+    is not the root of its mse. confidence: weights of the pixels in mse, rmse and abs_rel, as for phone data.
     """
-    usable = comparable(prediction, target, mask)
-    if not usable.any():
+    prediction, truth = np.asarray(pred), np.asarray(target)
+    usable = comparable(prediction, truth, None if mask is None else np.asarray(mask, np.bool_))
+    weight = None if confidence is None else np.asarray(confidence, np.float64)[usable]
+    if not usable.any() or (weight is not None and not weight.sum() > 0):
         return dict.fromkeys(METRIC_NAMES, float("nan"))
     p = prediction[usable].astype(np.float64)
-    t = target[usable].astype(np.float64)
+    t = truth[usable].astype(np.float64)
     error = t - p
     factor = np.maximum(t / p, p / t)
-    mse = float(np.mean(error**2))
+    mse = float(np.average(error**2, weights=weight))
     return {
         "mse": mse,
         "rmse": mse**0.5,
         "log_rmse": float(np.sqrt(np.mean((np.log(t) - np.log(p)) ** 2))),
-        "abs_rel": float(np.mean(np.abs(error) / t)),
+        "abs_rel": float(np.average(np.abs(error) / t, weights=weight)),
         "sq_rel": float(np.mean(error**2 / t)),
         "delta1": float(np.mean(factor < 1.25)),
         "delta2": float(np.mean(factor < 1.25**2)),

@@ -1,4 +1,10 @@
-"""Depth models, one file each; `load_model` finds one by name and imports it then."""
+"""Depth models, one file each; `load_model` finds one by name and imports it then.
+
+The papers' networks are imported when first asked for: they bring PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hybriddepth_ros.models.base import (
     AlignedStack,
@@ -9,4 +15,26 @@ from hybriddepth_ros.models.base import (
     model_names,
 )
 
-__all__ = ["AlignedStack", "DepthModel", "FocusEstimate", "check_device", "load_model", "model_names"]
+if TYPE_CHECKING:
+    from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
+    from hybriddepth_ros.models.hybriddepth import HybridDepth
+
+__all__ = [
+    "AlignedStack",
+    "CrossAttentionFusion",
+    "CrossDepth",
+    "DepthModel",
+    "FocusEstimate",
+    "HybridDepth",
+    "check_device",
+    "load_model",
+    "model_names",
+]
+
+_NETWORKS = {"HybridDepth": "hybriddepth", "CrossDepth": "crossdepth", "CrossAttentionFusion": "crossdepth"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NETWORKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_NETWORKS[name]}"), name)

@@ -53,7 +53,12 @@ class DepthModel(Protocol):
     def __call__(self, stack: AlignedStack) -> FocusEstimate: ...
 
 
-_MODELS = {"classical": "hybriddepth_ros.models.classical:Classical"}
+_MODELS = {
+    "classical": "hybriddepth_ros.models.classical:Classical",
+    "hybriddepth": "hybriddepth_ros.models.published_estimator:HybridDepthEstimator",
+    "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
+}
+_TAKE_WEIGHTS = ("hybriddepth", "crossdepth")
 
 
 def model_names() -> tuple[str, ...]:
@@ -61,8 +66,11 @@ def model_names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def load_model(name: str, device: str = "auto") -> DepthModel:
-    """A model by name; ModelError names an unknown model, or a device that is none or is not there."""
+def load_model(name: str, device: str = "auto", weights: str = "") -> DepthModel:
+    """A model by name; ModelError names an unknown model, missing weights or a device that is not there.
+
+    weights: an installed name or a file, for models that take them; "" = the first installed for the model.
+    """
     if name not in _MODELS:
         known = ", ".join(_MODELS)
         raise ModelError(
@@ -70,7 +78,13 @@ def load_model(name: str, device: str = "auto") -> DepthModel:
         )
     check_device(device)
     module, _, attribute = _MODELS[name].partition(":")
-    model: DepthModel = getattr(importlib.import_module(module), attribute)(device)
+    make = getattr(importlib.import_module(module), attribute)
+    if name in _TAKE_WEIGHTS:
+        made: DepthModel = make(device, weights)
+        return made
+    if weights:
+        raise ModelError(f"model: {name} takes no weights, got {weights!r}")
+    model: DepthModel = make(device)
     return model
 
 

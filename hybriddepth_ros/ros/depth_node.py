@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
 from hybriddepth_msgs.msg import FocalSlice
-from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.errors import HybridDepthError, ModelError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
@@ -51,9 +51,7 @@ class DepthNode(ManagedNode):
     def configure(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]
         resources.callback(self._forget)
-        self._estimator = load_estimator(
-            parameters.model, parameters.device, self.parameters[EstimatorOptions]
-        )
+        self._estimator = self._load_estimator()
         self.diagnostics.hardware_id = parameters.device
         self._outputs = DepthOutputs(self, resources, parameters.output_queue_size)
 
@@ -76,6 +74,16 @@ class DepthNode(ManagedNode):
     def _wake_savers(self) -> None:
         with self._new_estimate:
             self._new_estimate.notify_all()
+
+    def _load_estimator(self) -> DepthEstimator:
+        parameters, options = self.parameters[DepthParameters], self.parameters[EstimatorOptions]
+        try:
+            return load_estimator(parameters.model, parameters.device, options, parameters.weights)
+        except ModelError as error:
+            if not parameters.model_fallback:
+                raise
+            self.problem("model replaced", f"{parameters.model_fallback} runs instead: {error}")
+            return load_estimator(parameters.model_fallback, parameters.device, options)
 
     def _forget(self) -> None:
         self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
@@ -182,7 +190,8 @@ class DepthNode(ManagedNode):
         parameters = self.parameters[DepthParameters]
         slice_rate, depth_rate = self._slice_rate.hz, self._depth_rate.hz
         values: dict[str, Any] = {
-            "model": parameters.model,
+            "model": getattr(self._estimator, "model_name", parameters.model),
+            "weights": getattr(self._estimator, "weights", parameters.weights),
             "device": str(getattr(self._estimator, "device", parameters.device)),
             "enabled": self._enabled,
             "slice rate [Hz]": slice_rate,

@@ -74,6 +74,15 @@ class DepthParameters:
     """What `depth` listens to, which model it runs and how it publishes."""
 
     model: str = parameter("classical", "depth model, by its name")
+    weights: str = parameter(
+        "",
+        "weights of the model: an installed name, or a file; empty = the first that is installed for it",
+    )
+    model_fallback: str = parameter(
+        "",
+        "model to run instead, with a warning, if `model` cannot be loaded (classical needs no weights);"
+        " empty = configuring fails, with the reason",
+    )
     device: str = parameter(
         "auto", "where the model runs: auto (cuda if there is one), cpu, cuda, cuda:1 ..."
     )

@@ -12,6 +12,7 @@ from hybriddepth_ros.evaluation.metrics import (
     relative_error,
     sigma_coverage,
 )
+from tests.published_weights import load_fixture
 
 
 def test_metrics_of_two_pixels_worked_out_by_hand() -> None:
@@ -73,3 +74,33 @@ def test_the_score_bins_by_true_distance_evenly_in_diopters() -> None:
     assert score.bins[-1].valid_share == 1.0
     assert all(b.median_relative == pytest.approx(0.03, rel=1e-3) for b in score.bins[1:])
     assert score.bins[-1].median_error > score.bins[1].median_error
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_published_measures(index: int) -> None:
+    stored = load_fixture("metrics")
+    pred, target, mask = (stored[f"{name}_{index}"] for name in ("pred", "target", "mask"))
+    expected = np.delete(stored[f"metrics_f64_{index}"].numpy()[0], 5)  # without the SSIM that is always 0
+    for arrays in ((pred, target, mask), (pred.numpy(), target.numpy(), mask.numpy())):
+        np.testing.assert_allclose(list(depth_metrics(*arrays).values()), expected, rtol=0.0, atol=1e-12)
+    in_float32 = np.delete(stored[f"metrics_{index}"].numpy()[0], 5)
+    np.testing.assert_allclose(list(depth_metrics(pred, target, mask).values()), in_float32, atol=1e-6)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_confidence_weights_as_published_but_for_the_squared_error_that_is_always_zero_there(
+    index: int,
+) -> None:
+    stored = load_fixture("metrics")
+    pred, target, mask, conf = (stored[f"{n}_{index}"] for n in ("pred", "target", "mask", "conf"))
+    expected = dict(zip(METRIC_NAMES, np.delete(stored[f"metrics_conf_{index}"].numpy()[0], 5), strict=True))
+    metrics = depth_metrics(pred, target, mask, confidence=conf)
+    for name in METRIC_NAMES[2:]:
+        assert metrics[name] == pytest.approx(expected[name], abs=1e-6)
+    assert expected["mse"] == 0.0 and metrics["mse"] > 0.0
+    assert metrics["mse"] == pytest.approx(depth_metrics(pred, target, mask)["mse"], rel=0.1)
+
+
+def test_no_confidence_at_all_gives_nan() -> None:
+    ones = np.ones((2, 2))
+    assert math.isnan(depth_metrics(ones, ones, confidence=np.zeros((2, 2)))["abs_rel"])

@@ -58,7 +58,7 @@ OUTPUTS: dict[str, type] = {
 @pytest.fixture
 def estimator(monkeypatch: pytest.MonkeyPatch) -> FakeEstimator:
     fake = FakeEstimator()
-    monkeypatch.setattr(depth_node, "load_estimator", lambda model, device, options: fake)
+    monkeypatch.setattr(depth_node, "load_estimator", lambda *_: fake)
     return fake
 
 
@@ -509,7 +509,7 @@ def test_save_without_an_estimate_says_so(feed: Feed, monkeypatch: pytest.Monkey
 def test_a_model_that_does_not_load_fails_the_transition_with_the_reason(
     context: Context, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(model: str, device: str, options: object) -> None:
+    def refuse(model: str, *_: object) -> None:
         raise ModelError(f"model: unknown model {model!r}")
 
     monkeypatch.setattr(depth_node, "load_estimator", refuse)
@@ -579,7 +579,7 @@ def test_while_a_model_loads_even_a_single_threaded_executor_answers(
 ) -> None:
     loaded = threading.Event()
 
-    def load(model: str, device: str, options: object) -> FakeEstimator:
+    def load(*_: object) -> FakeEstimator:
         assert loaded.wait(20.0)
         return FakeEstimator()
 

@@ -1,0 +1,154 @@
+"""What is said of a set of weights beside its tensors: the `<name>.yaml` in the weights folder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.parameters import nearest_name
+
+FOLDER_VARIABLE = "HYBRIDDEPTH_WEIGHTS"
+MODELS = ("hybriddepth", "crossdepth", "depth_anything")
+FOCUS_UNITS = ("metres", "disparity", "diopters")
+_NORMALISATIONS = ("none", "imagenet")
+_HEADER = "# Weights of hybriddepth_ros; docs/weights.md says what each entry means.\n"
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """What a checkpoint does not say itself.
+
+    focus_unit: of focus distances and results, "" for depth_anything. disparity_metres: disparity times depth
+    [m], where that is the unit. slice_order: of the focus distances in training, `rising` or `falling`.
+    depth_range: in focus_unit; results are not below the first number, and metres of focus beyond the second
+    count as the second. invert_depth: see HybridDepth. stack_normalisation, rgb_normalisation: of the inputs.
+    input_multiple: to what the network pads their sides [px]. sigma_scale: standard deviations of the error
+    per unit of the network's spread; 1 = not calibrated. sha256: of the safetensors file.
+    """
+
+    name: str
+    model: str
+    variant: str = "v1-small"
+    focus_unit: str = ""
+    disparity_metres: float = 0.0
+    slice_order: str = "rising"
+    depth_range: tuple[float, float] = (0.0, math.inf)
+    invert_depth: bool = False
+    stack_normalisation: str = "imagenet"
+    rgb_normalisation: str = "none"
+    input_multiple: int = 32
+    sigma_scale: float = 1.0
+    licence: str = "unknown"
+    source: str = ""
+    source_sha256: str = ""
+    revision: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        units = FOCUS_UNITS if self.model != "depth_anything" else ("",)
+        for key, value, expected in (
+            ("model", self.model, MODELS),
+            ("focus_unit", self.focus_unit, units),
+            ("slice_order", self.slice_order, ("rising", "falling")),
+            ("stack_normalisation", self.stack_normalisation, _NORMALISATIONS),
+            ("rgb_normalisation", self.rgb_normalisation, _NORMALISATIONS),
+        ):
+            if value not in expected:
+                raise WeightsError(f"{self.name}: {key}: expected {' or '.join(expected)}, got {value!r}")
+        low, high = self.depth_range
+        if not 0.0 <= low < high:
+            raise WeightsError(
+                f"{self.name}: depth_range: expected two rising numbers, got {low:g} and {high:g}"
+            )
+        if not 0.0 < self.sigma_scale < math.inf:
+            raise WeightsError(
+                f"{self.name}: sigma_scale: expected a number above 0, got {self.sigma_scale:g}"
+            )
+        if self.focus_unit == "disparity" and not 0.0 < self.disparity_metres < math.inf:
+            raise WeightsError(
+                f"{self.name}: disparity_metres: expected depth times disparity [m],"
+                f" got {self.disparity_metres:g}"
+            )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether sigma_scale was measured."""
+        return self.sigma_scale != 1.0
+
+
+def weights_folder(folder: str | Path | None = None) -> Path:
+    """Where weights lie: the option, else $HYBRIDDEPTH_WEIGHTS, else the user's cache folder."""
+    chosen = folder or os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "hybriddepth_ros" / "weights"
+
+
+def read_config(path: Path) -> WeightsConfig:
+    """The WeightsConfig in a file; WeightsError names file, entry and what was expected."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"{path}: expected the config of weights: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise WeightsError(f"{path}: expected the config of weights as YAML") from None
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: expected the config of weights, got {type(content).__name__}")
+    known = {field.name: field for field in fields(WeightsConfig)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in known:
+            raise WeightsError(f"{path}: unknown entry {key!r}{nearest_name(str(key), known)}")
+        values[key] = _typed(path, key, str(known[key].type), value)
+    for key in ("name", "model"):
+        if key not in values:
+            raise WeightsError(f"{path}: expected {key}, which is missing")
+    config = WeightsConfig(**values)
+    if config.name != path.stem:
+        raise WeightsError(f"{path}: renamed: it is the config of {config.name}")
+    return config
+
+
+def write_config(config: WeightsConfig, folder: str | Path | None = None) -> None:
+    """Write the config beside its tensors, or replace it, e.g. with a measured sigma_scale."""
+    content = asdict(config) | {"depth_range": list(config.depth_range)}
+    write_yaml(weights_folder(folder) / f"{config.name}.yaml", content, _HEADER)
+
+
+def _typed(path: Path, key: str, kind: str, value: Any) -> Any:
+    checks: dict[str, Callable[[Any], bool]] = {
+        "str": lambda v: isinstance(v, str),
+        "bool": lambda v: isinstance(v, bool),
+        "int": lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0,
+        "float": _is_number,
+        "tuple[float, float]": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)),
+    }
+    if not checks[kind](value):
+        wanted = {"tuple[float, float]": "two numbers", "int": "a whole number", "float": "a number"}
+        raise WeightsError(f"{path}: {key}: expected {wanted.get(kind, kind)}, got {value!r}")
+    return tuple(map(float, value)) if isinstance(value, list) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def write_yaml(path: Path, content: Mapping[str, Any], header: str) -> None:
+    """Write a YAML file; it appears under its name when it is whole."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(header + yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise WeightsError(f"{path}: expected a place that can be written: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
