@@ -49,6 +49,11 @@ class _Plan:
     focus_diopters: tuple[float, ...]
     capture: Future[list[SweptFrame]] | None = None
 
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it any more."""
+        return self.capture is not None and self.capture.cancelled()
+
 
 @dataclass
 class _Progress:
@@ -182,6 +187,8 @@ class FocusSweep:
         try:
             return future.result(timeout_s)
         except TimeoutError:
+            if not future.cancel():  # it came at the last moment
+                return future.result()
             raise CameraError(f"capture: no complete stack within {timeout_s:g} s") from None
         finally:
             with self._lock:
@@ -238,13 +245,13 @@ class FocusSweep:
         with self._lock:
             self._running = False
             waiting = self._capture
-        if waiting is not None and not waiting.done():
+        if waiting is not None and not waiting.done() and waiting.set_running_or_notify_cancel():
             reason = f": {error}" if error else ""
             waiting.set_exception(CameraError(f"capture: the focus sweep ended{reason}"))
 
     def _step(self) -> SweptFrame | None:
         """One frame of the sweep; None when asked to stop, and for a frame that belongs to a capture."""
-        if self._current is None:
+        if self._current is None or self._current.plan.abandoned:
             self._begin_next()
         current = self._current
         assert current is not None
@@ -265,7 +272,7 @@ class FocusSweep:
         self._count(swept)
         if plan.capture is None:
             return swept
-        if len(current.frames) == len(plan.focus_diopters) and not plan.capture.done():
+        if len(current.frames) == len(plan.focus_diopters) and plan.capture.set_running_or_notify_cancel():
             plan.capture.set_result(current.frames)
         return None
 

@@ -57,12 +57,17 @@ class LensMotion:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a virtual camera shows in one exposure; fields as in CameraFrame."""
+    """What a virtual camera shows in one exposure; fields as in CameraFrame. Read-only: it is shown again."""
 
     image: npt.NDArray[np.uint8]
     focus_diopters: float
     camera: CameraIntrinsics
     ground_truth_depth: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        self.image.setflags(write=False)
+        if self.ground_truth_depth is not None:
+            self.ground_truth_depth.setflags(write=False)
 
 
 class VirtualLens:

@@ -116,6 +116,26 @@ def test_after_preparing_a_sweep_nothing_is_rendered(
         camera.prepare(FOCI)
 
 
+def test_a_picture_that_stands_in_is_from_the_nearest_step_of_the_path(clock: ManualClock) -> None:
+    with small_camera(clock, motion="sway", motion_mm=40.0, loop_frames=24) as camera:
+        camera.prepare(FOCI)  # every third step of the path has a picture of a focus
+        for focus in 2 * FOCI:
+            for frame in frames_at(camera, focus, 4):
+                depths = [render_depth(desk_scene(0), camera.pose(step), frame.camera) for step in range(24)]
+                (shown,) = (n for n, d in enumerate(depths) if np.array_equal(d, frame.ground_truth_depth))
+                assert min((shown - frame.sequence) % 24, (frame.sequence - shown) % 24) <= 1
+
+
+def test_frames_cannot_be_written_into(clock: ManualClock) -> None:
+    """They are shown again: whoever drew into one would draw into all that follow."""
+    with small_camera(clock) as camera:
+        frame = camera.read()
+        assert frame.ground_truth_depth is not None
+        for array in (frame.image, frame.ground_truth_depth):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 0
+
+
 def test_a_lens_on_the_move_smears_between_its_ends(clock: ManualClock) -> None:
     with small_camera(clock) as camera:
         camera.prepare(FOCI)

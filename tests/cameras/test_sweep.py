@@ -248,6 +248,20 @@ def test_a_second_capture_is_refused_and_one_without_a_sweep_too(fast_camera: Si
         sweep.capture()
 
 
+def test_capture_that_ran_out_of_time_gives_the_lens_back(fast_camera: SimulatedCamera) -> None:
+    many = [float(f) for f in np.linspace(0.5, 2.2, 2000)]
+    with FocusSweep(fast_camera, FOCI, queue_sweeps=1000) as sweep:
+        first = sweep.read(PATIENCE_S)
+        with pytest.raises(CameraError, match="no complete stack"):
+            sweep.capture(many, 0.1)
+        captured = sweep.capture((2.1, 0.7), PATIENCE_S)
+        assert [f.frame.focus_diopters for f in captured] == [2.1, 0.7]
+        assert sweep.statistics.slices < len(many)
+        while sweep.read(PATIENCE_S).sweep_id <= captured[0].sweep_id:
+            pass
+        assert first.sweep_id < captured[0].sweep_id
+
+
 def test_stop_ends_a_waiting_reader_and_leaves_no_thread() -> None:
     with small_camera(frame_rate=0.2) as camera:
         sweep = FocusSweep(camera, FOCI)
