@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.all_in_focus import all_in_focus
-from hybriddepth_ros.errors import RegistrationError
+from hybriddepth_ros.errors import ParameterError, RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
 from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
@@ -64,6 +64,12 @@ class EstimatorOptions:
         maximum=10.0,
         dynamic=True,
     )
+
+    def __post_init__(self) -> None:
+        if self.min_depth >= self.max_depth:
+            raise ParameterError(
+                f"min_depth: expected less than max_depth ({self.max_depth:g} m), got {self.min_depth:g} m"
+            )
 
 
 @dataclass(frozen=True)

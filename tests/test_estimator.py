@@ -14,7 +14,7 @@ from hybriddepth_ros import (
     ThinLens,
     load_estimator,
 )
-from hybriddepth_ros.errors import ModelError, RegistrationError
+from hybriddepth_ros.errors import ModelError, ParameterError, RegistrationError
 from hybriddepth_ros.estimator import align, doubted, reference_index, register_stack, to_metres
 from hybriddepth_ros.models import AlignedStack, FocusEstimate
 from hybriddepth_ros.optics import blur_px_per_diopter
@@ -306,3 +306,8 @@ def test_phone_desk_bottle_is_nearer_than_the_door():
     bottle, frame = depth[500:660, 690:740], depth[100:500, 480:500]
     assert np.isfinite(bottle).mean() > 0.8
     assert np.nanmedian(bottle) < 0.5 * np.nanmedian(frame)
+
+
+def test_an_empty_depth_range_is_refused():
+    with pytest.raises(ParameterError, match=r"min_depth: expected less than max_depth \(1 m\), got 5 m"):
+        EstimatorOptions(min_depth=5.0, max_depth=1.0)

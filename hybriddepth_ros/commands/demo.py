@@ -18,6 +18,7 @@ from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.status import StatusLine, describe, losses
 from hybriddepth_ros.commands.stopping import StopRequest, stop_on_signals
 from hybriddepth_ros.errors import HybridDepthError, OutputError
+from hybriddepth_ros.ros.dds import check_environment
 
 if TYPE_CHECKING:
     from hybriddepth_ros.ros.bag import TopicCount
@@ -49,6 +50,7 @@ def demo(
     began = time.perf_counter()
     with stop_on_signals() as stop, OutputFolder(out, FILES) as folder, _BagFolder(out) as bag:
         keep_to_this_machine()
+        check_environment()
         overrides: dict[str, dict[str, Any]] = {
             "focus_sweep": {**CAMERA, "simulated.seed": seed},
             "depth": {"model": model, "device": check_device(device)},
@@ -62,7 +64,8 @@ def demo(
 
         print("scoring the bag against the ground truth ...", flush=True)
         settings = {"seconds": seconds, "seed": seed, "model": model}
-        lines = write_results(folder, bag.path, counts, lost, settings)
+        with stop.interrupting():  # nothing is open any more that a stop could spoil
+            lines = write_results(folder, bag.path, counts, lost, settings)
     print("\n".join(lines))
     print(f"written to {out} in {time.perf_counter() - began:.0f} s: bag/ {' '.join(FILES)}")
     return 0

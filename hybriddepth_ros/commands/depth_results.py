@@ -118,6 +118,11 @@ def print_summary(stack: FocalStack, estimate: DepthEstimate, summary: dict[str,
     print(
         f"estimated   {summary['valid_share']:.1%} of the pixels, {summary['model']} on {summary['device']}"
     )
+    if not summary["valid_share"]:
+        print("depth       none: no pixel is certain enough and between min_depth and max_depth.")
+        print("            Are the focus distances in metres, and do the images differ in focus?")
+        print(f"written     {out}")
+        return
     print(f"depth       {at['5']:.2f} m (5 %)  {at['50']:.2f} m (median)  {at['95']:.2f} m (95 %)")
     print(f"sigma       {summary['median_sigma_m'] * 100:.1f} cm (median)")
     print(f"time        {summary['timings_ms']['total']:.0f} ms")

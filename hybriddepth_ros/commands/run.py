@@ -14,6 +14,8 @@ import typer
 from hybriddepth_ros.commands.options import by_node, check_device, check_namespace, parse_assignments
 from hybriddepth_ros.commands.status import StatusLine, describe
 from hybriddepth_ros.commands.stopping import stop_on_signals
+from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros.ros.dds import check_environment
 
 
 def run(
@@ -61,6 +63,7 @@ def run(
     """
     with stop_on_signals() as stop:
         overrides = _overrides(camera, stack, model, weights, device, parameter)
+        check_environment()
         from hybriddepth_ros.ros.graph import DepthGraph
         from hybriddepth_ros.ros.quiet import quiet_start
 
@@ -93,6 +96,8 @@ def _overrides(
     """Node -> parameter -> value; `-p` is stronger than the other options."""
     overrides: dict[str, dict[str, Any]] = {"focus_sweep": {}, "depth": {}}
     if stack is not None:
+        if camera not in (None, "replay"):
+            raise ParameterError(f"--stack: expected the camera replay, got --camera {camera}")
         overrides["focus_sweep"] = {"camera": camera or "replay", "replay.stack": str(stack)}
     elif camera is not None:
         overrides["focus_sweep"]["camera"] = camera

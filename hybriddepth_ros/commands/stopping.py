@@ -24,6 +24,25 @@ class StopRequest:
         """0 when nothing asked to stop, else what a shell expects: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal_number if self.signal_number else 0
 
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """In the block a signal raises KeyboardInterrupt at once: for work that never looks at the event."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            again = bool(self)
+            self._on_signal(number, frame)
+            if not again:
+                raise KeyboardInterrupt
+
+        former = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if self:  # asked for just before
+                raise KeyboardInterrupt
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = self.signal_number or number
         self.event.set()

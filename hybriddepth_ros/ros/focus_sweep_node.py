@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,10 @@ class FocusSweepNode(ManagedNode):
         response.focus_diopters = float("nan")
         with self._focus_lock:  # one call after the other: each gets its focus
             sweep = self._running_sweep()
+            if math.isnan(request.focus_diopters) and not request.hold:
+                sweep.resume()
+                response.success = True
+                return response
             held = sweep.held_diopters  # what a call that fails leaves as it was
             first_sweep_id = sweep.hold(request.focus_diopters)
             try:

@@ -125,7 +125,8 @@ INTERFACE = (
         "serves",
         "~/save",
         "std_srvs/srv/Trigger",
-        "write the next estimate into `save_directory`: depth.npy sigma.npy aif.png depth_mm.png points.ply",
+        "write the next estimate (the last one, if none comes within seconds) into `save_directory`: "
+        "depth.npy sigma.npy aif.png depth_mm.png points.ply",
     ),
     Endpoint(
         "depth",

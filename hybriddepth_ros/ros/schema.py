@@ -128,9 +128,7 @@ class DepthParameters:
         choices=("32FC1", "16UC1"),
         dynamic=True,
     )
-    save_directory: str = parameter(
-        "hybriddepth_saved", "folder that ~/save writes the last estimate into", dynamic=True
-    )
+    save_directory: str = parameter("hybriddepth_saved", "folder that ~/save writes into", dynamic=True)
     autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
 
     def __post_init__(self) -> None:

@@ -185,6 +185,14 @@ def test_a_bad_parameter_file_is_refused_in_one_line(
 BAD_RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "missing parameter file": (["--params-file", "nowhere.yaml"], ("nowhere.yaml", "expected")),
     "missing stack": (["--stack", "nowhere"], ("nowhere", "expected")),
+    "stack for another camera": (
+        ["--camera", "simulated", "--stack", "x"],
+        ("--stack", "replay", "simulated"),
+    ),
+    "empty depth range": (
+        ["-p", "depth.min_depth:=5", "-p", "depth.max_depth:=1"],
+        ("min_depth", "max_depth"),
+    ),
     "unknown camera": (["--camera", "simulatd"], ("simulatd", "simulated")),
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda:N")),

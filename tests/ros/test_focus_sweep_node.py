@@ -188,6 +188,17 @@ def test_set_focus_holds_and_lets_go(node: Any, peer: Peer) -> None:
     assert wait_for(lambda: {state.focus_diopters for state in received} >= {0.5, 1.0, 2.0})
 
 
+def test_a_held_focus_is_let_go_without_naming_another(node: Any, peer: Peer) -> None:
+    assert peer.call(
+        SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=3.0, hold=True)
+    ).success
+    response = peer.call(
+        SetFocus, "focus_sweep/set_focus", SetFocus.Request(focus_diopters=math.nan, hold=False)
+    )
+    assert response.success, response.message
+    assert node._sweep.held_diopters is None
+
+
 @pytest.mark.parametrize("focus", [9.0, math.nan])
 def test_a_focus_that_the_lens_cannot_reach_is_refused_with_the_range(
     node: Any, peer: Peer, focus: float
