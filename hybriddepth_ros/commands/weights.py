@@ -1,4 +1,4 @@
-"""`hybriddepth weights`: import, fetch, list, verify and export the weights of the papers' networks."""
+"""`hybriddepth weights`: import, fetch, list and verify the weights of the papers' networks."""
 
 # ruff: noqa: UP045
 # The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
@@ -15,7 +15,7 @@ from hybriddepth_ros.models.download import Progress
 
 weights = typer.Typer(
     name="weights",
-    help="Weights of the papers' networks: import a checkpoint, fetch published ones, list, verify, export.",
+    help="Weights of the papers' networks: import a checkpoint, fetch published ones, list, verify.",
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
