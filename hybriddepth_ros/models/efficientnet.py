@@ -54,10 +54,10 @@ class SameConv2d(nn.Conv2d):
         if vertical % 2 or horizontal % 2:
             left, top = horizontal // 2, vertical // 2
             x = F.pad(x, (left, horizontal - left, top, vertical - top))
-            return F.conv2d(x, self.weight, None, self.stride, 0, groups=self.groups)
+            return F.conv2d(x, self.weight, self.bias, self.stride, 0, groups=self.groups)
         # Even padding is the convolution's own, without a padded copy.
         padding = (vertical // 2, horizontal // 2)
-        return F.conv2d(x, self.weight, None, self.stride, padding, groups=self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
 
 class DepthwiseSeparable(nn.Module):

@@ -62,8 +62,12 @@ class RelativeDepth(nn.Module):
         resizing overshoots: values at or below 0 can occur.
         """
         square = F.interpolate(rgb, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", align_corners=True)
-        relative = self.network(square).predicted_depth.unsqueeze(1)  # [B, 1, 518, 518]
-        return F.interpolate(relative, rgb.shape[-2:], mode="bicubic", align_corners=True)
+        return F.interpolate(self.predict(square), rgb.shape[-2:], mode="bicubic", align_corners=True)
+
+    def predict(self, square: Tensor) -> Tensor:
+        """The network alone: [B, 1, 518, 518] of square [B, 3, 518, 518]."""
+        relative: Tensor = self.network(square).predicted_depth
+        return relative.unsqueeze(1)
 
     def published_layout(self) -> PublishedLayout:
         """The authors' names for the parameters, e.g. `pretrained.blocks.0.attn.qkv.weight`."""

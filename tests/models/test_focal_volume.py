@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from hybriddepth_ros.errors import ModelError
-from hybriddepth_ros.models.focal_volume import (
-    FocalVolume,
-    FocusDepth,
-    pool_counts,
-    regress,
-    slice_differences,
-)
+from hybriddepth_ros.models.feature_pyramid import pool_counts
+from hybriddepth_ros.models.focal_volume import FocalVolume, FocusDepth, regress, slice_differences
 from tests.models.conftest import made_stack
 
 FOCUS = torch.tensor([[0.35, 0.5, 0.9, 1.33, 2.21]])
@@ -25,10 +20,10 @@ def assert_same(result: FocusDepth, expected: FocusDepth, atol: float = 2e-5) ->
 
 
 def test_differences_of_neighbours_and_the_last_slice_itself() -> None:
-    features = torch.tensor([1.0, 4.0, 9.0, 16.0]).reshape(1, 4, 1, 1, 1).expand(1, 4, 2, 3, 3)
-    volume = slice_differences(features)
-    assert volume.shape == (1, 2, 4, 3, 3)
-    assert volume[0, 1, :, 2, 2].tolist() == [-3.0, -5.0, -7.0, 16.0]
+    features = torch.tensor([1.0, 4.0, 9.0, 16.0, 5.0, 5.0, 6.0, 8.0]).reshape(8, 1, 1, 1).expand(8, 2, 3, 3)
+    volume = slice_differences(features, slices=4)  # two samples of four slices
+    assert volume.shape == (8, 2, 3, 3)
+    assert volume[:, 1, 2, 2].tolist() == [-3.0, -5.0, -7.0, 16.0, 0.0, -1.0, -2.0, 8.0]
 
 
 @pytest.mark.parametrize(
