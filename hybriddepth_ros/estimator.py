@@ -13,7 +13,7 @@ from hybriddepth_ros.all_in_focus import all_in_focus
 from hybriddepth_ros.errors import ParameterError, RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
 from hybriddepth_ros.image_files import ImageRGB
-from hybriddepth_ros.models import AlignedStack, FocusEstimate, load_model
+from hybriddepth_ros.models import PRECISIONS, AlignedStack, FocusEstimate, load_model
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
@@ -100,11 +100,16 @@ class DepthEstimator:
     """
 
     def __init__(
-        self, model: str, device: str = "auto", options: EstimatorOptions | None = None, weights: str = ""
+        self,
+        model: str,
+        device: str = "auto",
+        options: EstimatorOptions | None = None,
+        weights: str = "",
+        precision: str = PRECISIONS[0],
     ) -> None:
         self.model_name = model
         self.options = options or EstimatorOptions()
-        self._model = load_model(model, device, weights)
+        self._model = load_model(model, device, weights, precision)
 
     @property
     def device(self) -> str:
@@ -152,11 +157,13 @@ def load_estimator(
     device: str = "auto",
     options: EstimatorOptions | None = None,
     weights: str = "",
+    precision: str = PRECISIONS[0],
 ) -> DepthEstimator:
     """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one),
-    cpu, cuda. weights: an installed name or a file, "" = the first installed for this model.
+    cpu, cuda. weights: an installed name or a file, "" = the first installed for this model. precision:
+    float32, int8 (cpu), bfloat16 or float16 (cuda), for models that take weights.
     """
-    return DepthEstimator(model, device, options, weights)
+    return DepthEstimator(model, device, options, weights, precision)
 
 
 def reference_index(stack: FocalStack, rule: str) -> int:

@@ -41,6 +41,14 @@ def depth(
     device: Annotated[
         str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
     ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="Arithmetic of models with weights: float32, or faster and less exact int8 (cpu), bfloat16, "
+            "float16 (cuda).",
+        ),
+    ] = "float32",
     parameter: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -67,7 +75,7 @@ def depth(
     from hybriddepth_ros.focal_stack import FocalStack
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
-    estimator = load_estimator(model, check_device(device), options, weights or "")
+    estimator = load_estimator(model, check_device(device), options, weights or "", precision)
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
         focal_stack = FocalStack.load(stack)

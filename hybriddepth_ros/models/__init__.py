@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hybriddepth_ros.models.base import (
+    PRECISIONS,
     AlignedStack,
     DepthModel,
     FocusEstimate,
@@ -18,8 +19,10 @@ from hybriddepth_ros.models.base import (
 if TYPE_CHECKING:
     from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
     from hybriddepth_ros.models.hybriddepth import HybridDepth
+    from hybriddepth_ros.models.inference import for_inference
 
 __all__ = [
+    "PRECISIONS",
     "AlignedStack",
     "CrossAttentionFusion",
     "CrossDepth",
@@ -27,11 +30,17 @@ __all__ = [
     "FocusEstimate",
     "HybridDepth",
     "check_device",
+    "for_inference",
     "load_model",
     "model_names",
 ]
 
-_NETWORKS = {"HybridDepth": "hybriddepth", "CrossDepth": "crossdepth", "CrossAttentionFusion": "crossdepth"}
+_NETWORKS = {
+    "HybridDepth": "hybriddepth",
+    "CrossDepth": "crossdepth",
+    "CrossAttentionFusion": "crossdepth",
+    "for_inference": "inference",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,7 @@ _MODELS = {
     "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
 }
 _TAKE_WEIGHTS = ("hybriddepth", "crossdepth")
+PRECISIONS = ("float32", "int8", "bfloat16", "float16")
 
 
 def model_names() -> tuple[str, ...]:
@@ -66,10 +67,13 @@ def model_names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def load_model(name: str, device: str = "auto", weights: str = "") -> DepthModel:
+def load_model(
+    name: str, device: str = "auto", weights: str = "", precision: str = PRECISIONS[0]
+) -> DepthModel:
     """A model by name; ModelError names an unknown model, missing weights or a device that is not there.
 
     weights: an installed name or a file, for models that take them; "" = the first installed for the model.
+    precision: of their arithmetic, see `models.inference.for_inference`.
     """
     if name not in _MODELS:
         known = ", ".join(_MODELS)
@@ -80,10 +84,12 @@ def load_model(name: str, device: str = "auto", weights: str = "") -> DepthModel
     module, _, attribute = _MODELS[name].partition(":")
     make = getattr(importlib.import_module(module), attribute)
     if name in _TAKE_WEIGHTS:
-        made: DepthModel = make(device, weights)
+        made: DepthModel = make(device, weights, precision)
         return made
     if weights:
         raise ModelError(f"model: {name} takes no weights, got {weights!r}")
+    if precision != PRECISIONS[0]:
+        raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
     model: DepthModel = make(device)
     return model
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.models.base import PRECISIONS
 from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
 from hybriddepth_ros.models.cuda_graph import CudaGraph
 from hybriddepth_ros.models.feature_pyramid import ConvBlock
@@ -28,10 +29,8 @@ from hybriddepth_ros.models.volume_decoder import VolumeConv
 Network = TypeVar("Network", HybridDepth, CrossDepth)
 Core = Callable[..., Tensor]
 
-FLOAT32 = "float32"
-INT8 = "int8"
+FLOAT32, INT8 = "float32", "int8"
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-PRECISIONS = (FLOAT32, INT8, *HALF)
 
 
 def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT32) -> Network:

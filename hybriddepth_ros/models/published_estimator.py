@@ -19,6 +19,7 @@ from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
 from hybriddepth_ros.models.focus_measure import measure_focus
+from hybriddepth_ros.models.inference import check_precision, for_inference
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 
@@ -34,20 +35,21 @@ AT_BOUND = 1e-5  # of the bound: float32 rounding
 class PublishedEstimator:
     """One of the papers' networks with its weights. See DepthModel.
 
-    weights: an installed name or a file; "" = the first installed for this model.
+    weights: an installed name or a file; "" = the first installed for this model. precision: see
+    `for_inference`.
     """
 
     model = ""
 
-    def __init__(self, device: str = "auto", weights: str = "") -> None:
+    def __init__(self, device: str = "auto", weights: str = "", precision: str = "float32") -> None:
         self.device = find_device(device)
+        check_precision(precision, self.device)
         self.config, tensors = load_weights(weights, self.model)
         self.weights = self.config.name
-        self.network = build_network(self.config)
-        self.network.load_published(tensors)
-        self.network.requires_grad_(False)
+        network = build_network(self.config)
+        network.load_published(tensors)
         try:
-            self.network.to(self.device)
+            self.network = for_inference(network, self.device, precision)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             raise ModelError(f"{self.model} on {self.device}: {_one_line(error)}") from None
 

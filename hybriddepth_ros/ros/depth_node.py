@@ -78,7 +78,9 @@ class DepthNode(ManagedNode):
     def _load_estimator(self) -> DepthEstimator:
         parameters, options = self.parameters[DepthParameters], self.parameters[EstimatorOptions]
         try:
-            return load_estimator(parameters.model, parameters.device, options, parameters.weights)
+            return load_estimator(
+                parameters.model, parameters.device, options, parameters.weights, parameters.precision
+            )
         except ModelError as error:
             if not parameters.model_fallback:
                 raise

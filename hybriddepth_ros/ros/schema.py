@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hybriddepth_ros.cameras import camera_config_type, camera_names
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
+from hybriddepth_ros.models import PRECISIONS
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES
@@ -85,6 +86,12 @@ class DepthParameters:
     )
     device: str = parameter(
         "auto", "where the model runs: auto (cuda if there is one), cpu, cuda, cuda:1 ..."
+    )
+    precision: str = parameter(
+        PRECISIONS[0],
+        "arithmetic of models with weights: float32, or faster and less exact int8 (cpu),"
+        " bfloat16, float16 (cuda)",
+        choices=PRECISIONS,
     )
     input: str = parameter(
         "slices",

