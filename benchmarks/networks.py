@@ -1,0 +1,148 @@
+"""Time of the papers' networks, made ready to run, against their plain schedule in the same run.
+
+    .venv/bin/python benchmarks/networks.py                     # CPU, two threads, 480x640, five slices
+    .venv/bin/python benchmarks/networks.py --device cuda
+
+Rounds alternate between the candidates, so that a slow minute of the machine hits all of them; a figure is
+the least of its rounds. Weights are made (a fixed seed): times do not depend on them. The errors of reduced
+precisions do, and stand for networks of random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import report
+from plain_networks import plain
+from torch import Tensor, nn
+
+from hybriddepth_ros.models import CrossDepth, HybridDepth, for_inference
+
+HEIGHT, WIDTH, SLICES, THREADS = 480, 640, 5, 2
+MODELS: dict[str, type[HybridDepth] | type[CrossDepth]] = {
+    "hybriddepth": HybridDepth,
+    "crossdepth": CrossDepth,
+}
+
+
+def main() -> None:
+    """Print the table as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="hybriddepth")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    on_gpu = options.device.startswith("cuda")
+    network = made(MODELS[options.model])
+    candidates: dict[str, Any] = {"plain": plain(network).to(options.device)}
+    for precision in ("float32", "bfloat16", "float16") if on_gpu else ("float32", "int8"):
+        candidates[precision] = for_inference(network, options.device, precision)
+    inputs = made_inputs(options.device)
+    with torch.inference_mode():
+        times = least_times(candidates, inputs, options.rounds)
+        rows = [
+            {
+                "name": f"{options.model} {name}",
+                **{part: f"{1e3 * seconds:.0f} ms" for part, seconds in times[name].items()},
+                "times faster": {part: round(times["plain"][part] / s, 2) for part, s in times[name].items()},
+                **errors(candidates["plain"], candidate, inputs),
+            }
+            for name, candidate in candidates.items()
+        ]
+    device = torch.cuda.get_device_name(options.device) if on_gpu else f"{processor()}, {THREADS} threads"
+    report([{"device": device, **row} for row in rows])
+
+
+def least_times(
+    candidates: dict[str, Any], inputs: tuple[Tensor, ...], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Candidate -> part -> least wall time [s]."""
+    works = {name: parts(network, inputs) for name, network in candidates.items()}
+    least: dict[str, dict[str, float]] = {name: {} for name in works}
+    for index in range(rounds + 1):
+        for name, work in works.items():
+            for part, call in work.items():
+                seconds = timed(call, inputs[0].device)
+                if index:  # the first round chooses algorithms and touches memory
+                    least[name][part] = min(least[name].get(part, seconds), seconds)
+    return least
+
+
+def parts(network: Any, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], object]]:
+    """What is timed: the model, and each of its parts by itself."""
+    rgb, stack, focus = inputs
+    maps = [1.0 + image for image in rgb.split(1, dim=1)]
+    fusion = network.scale_refinement if isinstance(network, HybridDepth) else network.depth_fusion
+    return {
+        "whole": lambda: network(rgb, stack, focus),
+        "relative_depth": lambda: network.relative_depth(rgb),
+        "focal_volume": lambda: network.focal_volume(stack, focus),
+        "fusion": lambda: fusion(*maps),
+    }
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call [s]."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
+    """Difference to the reference's relative and focus depth, in percent of the value: median and 95 %."""
+    expected, found = reference(*inputs), network(*inputs)
+    result = {}
+    for name in ("relative", "focus_depth"):
+        value = getattr(expected, name)
+        percent = 100.0 * ((getattr(found, name) - value) / value).abs().flatten()
+        median, high = (float(percent.quantile(q)) for q in (0.5, 0.95))
+        result[f"{name} error %"] = {"median": float(f"{median:.2g}"), "95 %": float(f"{high:.2g}")}
+    return result
+
+
+def made(kind: type[HybridDepth] | type[CrossDepth]) -> Any:
+    """A network of random weights whose results stay in a range like that of trained ones."""
+    torch.manual_seed(0)
+    network = kind(invert_depth=True).eval()
+    with torch.no_grad():
+        for module in network.focal_volume.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                nn.init.normal_(module.weight, std=(1.5 / module.weight[0].numel()) ** 0.5)
+        nn.init.constant_(network.relative_depth.network.head.conv3.bias, 4.5)  # inverse depth above 0
+    return network
+
+
+def made_inputs(device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """rgb, a stack of it at rising blur, and focus distances [m]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, HEIGHT // 8, WIDTH // 8, generator=generator)
+    fine = torch.rand(1, 3, HEIGHT, WIDTH, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)
+    rgb = 0.7 * smooth + 0.3 * fine
+    slices = [rgb]
+    for _ in range(SLICES - 1):
+        slices.append(nn.functional.avg_pool2d(slices[-1], 3, stride=1, padding=1))
+    stack = (torch.stack(slices, dim=1) - 0.45) / 0.225
+    return rgb.to(device), stack.to(device), torch.linspace(0.4, 2.5, SLICES)[None].to(device)
+
+
+def processor() -> str:
+    """The CPU's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "CPU"
+
+
+if __name__ == "__main__":
+    main()
