@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.image_files import to_grey
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
@@ -149,7 +150,7 @@ def is_featureless(stack: AlignedStack) -> bool:
     """Whether no slice shows anything: then whatever a network answers comes from its training alone."""
     height, width = stack.images.shape[1:3]
     small = (max(width // 4, 1), max(height // 4, 1))
-    averaged = (cv2.resize(_grey(image), small, interpolation=cv2.INTER_AREA) for image in stack.images)
+    averaged = (cv2.resize(to_grey(image), small, interpolation=cv2.INTER_AREA) for image in stack.images)
     return all(int(np.ptp(image)) < FEATURELESS_LEVELS for image in averaged)
 
 
@@ -169,12 +170,8 @@ def _blur_px_per_diopter(stack: AlignedStack) -> float:
     """The lens's, or what fits the stack: the networks do not find it, the all-in-focus image needs it."""
     if stack.blur_px_per_diopter:
         return stack.blur_px_per_diopter
-    measure = measure_focus([_grey(image) for image in stack.images])
+    measure = measure_focus([to_grey(image) for image in stack.images])
     return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter
-
-
-def _grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _image(tensor: Tensor) -> Floats:
