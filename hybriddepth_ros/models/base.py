@@ -78,14 +78,14 @@ def load_model(name: str, device: str = "auto", weights: str = "") -> DepthModel
         )
     check_device(device)
     module, _, attribute = _MODELS[name].partition(":")
-    make = getattr(importlib.import_module(module), attribute)
-    if name in _TAKE_WEIGHTS:
-        made: DepthModel = make(device, weights)
-        return made
-    if weights:
+    if weights and name not in _TAKE_WEIGHTS:
         raise ModelError(f"model: {name} takes no weights, got {weights!r}")
-    model: DepthModel = make(device)
-    return model
+    arguments = (device, weights) if name in _TAKE_WEIGHTS else (device,)
+    try:
+        made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
+    except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
+        raise ModelError(f"model: {name} needs a Python package that is not here: {error}") from None
+    return made
 
 
 def check_device(device: str) -> None:
