@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hybriddepth_ros.all_in_focus import all_in_focus
 from hybriddepth_ros.errors import ParameterError, RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
-from hybriddepth_ros.image_files import ImageRGB
+from hybriddepth_ros.image_files import ImageRGB, to_grey
 from hybriddepth_ros.models import PRECISIONS, AlignedStack, FocusEstimate, load_model
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
@@ -178,11 +178,6 @@ def reference_index(stack: FocalStack, rule: str) -> int:
 def max_residual_px(stack: FocalStack, options: EstimatorOptions) -> float:
     """The alignment residual above which nothing is trusted."""
     return options.max_residual * stack.slices[0].image.shape[1]
-
-
-def to_grey(image: ImageRGB) -> npt.NDArray[np.uint8]:
-    """[H, W] uint8 luma of an RGB image."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def register_stack(stack: FocalStack, reference: int, options: EstimatorOptions) -> Registration:

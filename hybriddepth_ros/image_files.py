@@ -73,6 +73,11 @@ def _declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
         yield 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
 
 
+def to_grey(image: ImageRGB) -> npt.NDArray[np.uint8]:
+    """[H, W] uint8 luma of an RGB image."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def encode_png(image: ImageRGB) -> bytes:
     """The PNG file of an image [H, W, 3] RGB."""
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

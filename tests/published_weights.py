@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,6 +53,19 @@ def make_weight(name: str, shape: Sequence[int]) -> Tensor:
 def make_weights(shapes: Mapping[str, Sequence[int]], prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a network or of the part of one whose published names begin with `prefix`."""
     return {name: make_weight(prefix + name, shape) for name, shape in shapes.items()}
+
+
+def write_checkpoint(path: Path, weights: Mapping[str, Tensor]) -> Path:
+    """`weights`, named without `model.`, in a Lightning file as the authors publish them."""
+    content = {
+        "state_dict": {f"model.{name}": value for name, value in weights.items()},
+        "epoch": 3,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.0.0",
+        "loops": {},
+    }
+    torch.save(content, path)
+    return path
 
 
 def published_shapes(file: str) -> dict[str, list[int]]:

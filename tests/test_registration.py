@@ -240,7 +240,7 @@ def test_forked_process_registers_too(scene):
 @pytest.mark.parametrize("name", ["phone_desk", "phone_room"])
 def test_hand_held_phone_stacks_register(name):
     stack = FocalStack.from_folder(shared_path(f"data/stacks/{name}"))
-    from hybriddepth_ros.estimator import to_grey
+    from hybriddepth_ros.image_files import to_grey
 
     found = register(
         [to_grey(s.image) for s in stack.slices], stack.focus_diopters, reference=2, max_residual_px=2.5

@@ -82,16 +82,17 @@ def load_model(
         )
     check_device(device)
     module, _, attribute = _MODELS[name].partition(":")
-    make = getattr(importlib.import_module(module), attribute)
-    if name in _TAKE_WEIGHTS:
-        made: DepthModel = make(device, weights, precision)
-        return made
-    if weights:
+    takes_weights = name in _TAKE_WEIGHTS
+    if weights and not takes_weights:
         raise ModelError(f"model: {name} takes no weights, got {weights!r}")
-    if precision != PRECISIONS[0]:
+    if precision != PRECISIONS[0] and not takes_weights:
         raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
-    model: DepthModel = make(device)
-    return model
+    arguments = (device, weights, precision) if takes_weights else (device,)
+    try:
+        made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
+    except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
+        raise ModelError(f"model: {name} needs a Python package that is not here: {error}") from None
+    return made
 
 
 def check_device(device: str) -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from hybriddepth_ros.image_files import to_grey
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.focus_fit import find_optics, fit_response
 from hybriddepth_ros.models.focus_measure import FocusMeasure, measure_focus, resize
@@ -44,7 +45,7 @@ class Classical:
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; sources in the module's text."""
-        greys = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) for image in stack.images]
+        greys = [to_grey(image) for image in stack.images]
         measure = measure_focus(greys)
         optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
         diopters, variance = fit_response(measure, stack.focus_diopters, optics)

@@ -57,7 +57,7 @@ def pad_to_multiple(images: Tensor, multiple: int, least: int = 0) -> Tensor:
     """
     for dim in (-2, -1):
         size = images.shape[dim]
-        target = max(-(-size // multiple) * multiple, least)
+        target = -(-max(size, least) // multiple) * multiple
         if target > size:
             images = images.index_select(dim, _mirrored(size, target, images.device))
     return images

@@ -1,12 +1,10 @@
 """HybridDepth and CrossDepth as depth models: aligned stack in, inverse depth and its sigma in diopters out.
 
-What the networks want of their inputs differs with the weights (unit and order of the focus distances,
+What the networks want of their inputs differs with the weights (unit and order of the focus distances, size,
 normalisation): it stands in the weights' config, and is done here and nowhere else.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.errors import ModelError, WeightsError
+from hybriddepth_ros.image_files import ImageRGB, to_grey
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
-from hybriddepth_ros.models.focus_measure import measure_focus
+from hybriddepth_ros.models.focus_measure import measure_focus, resize
 from hybriddepth_ros.models.inference import check_precision, for_inference
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
@@ -28,8 +27,10 @@ Floats = npt.NDArray[np.float32]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NO_ESTIMATE_SIGMA = 1e3  # 1/m: larger than any limit on sigma
-FEATURELESS_LEVELS = 2  # an image whose levels differ by less, noise averaged away, shows nothing
+FEATURELESS_LEVELS = 1.0  # standard deviation of an image that shows nothing, noise averaged away
 AT_BOUND = 1e-5  # of the bound: float32 rounding
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED")  # CUDA's words, the CPU's, cuDNN's
+STEP_SHARE = 12.0**-0.5  # standard deviation of an error that is spread evenly over one step
 
 
 class PublishedEstimator:
@@ -47,44 +48,55 @@ class PublishedEstimator:
         self.config, tensors = load_weights(weights, self.model)
         self.weights = self.config.name
         network = build_network(self.config)
-        network.load_published(tensors)
+        try:
+            network.load_published(tensors)
+        except WeightsError as error:
+            raise WeightsError(f"{self.weights}: {error}") from None
         try:
             self.network = for_inference(network, self.device, precision)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             raise ModelError(f"{self.model} on {self.device}: {_one_line(error)}") from None
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
-        """FocusEstimate at full resolution; sigma is the network's spread times the weights' sigma_scale."""
-        focus = focus_distances(stack.focus_diopters, self.config)
-        depth, spread = self._run(stack, focus)
+        """FocusEstimate at full resolution; sigma is the weights' sigma_scale times the network's spread, or
+        what the sweep leaves open where that is more.
+        """
+        order = training_order(stack.focus_diopters, self.config)
+        images = np.stack([reduced(stack.images[index], self.config.longest_side) for index in order])
+        depth, spread = self._run(images, focus_distances(stack.focus_diopters[order], self.config))
         diopters, sigma = to_diopters(depth, spread, self.config)
+        least = self.config.sigma_scale * least_spread(diopters, stack.focus_diopters, self.config)
+        size = stack.images.shape[1:3]
+        diopters, sigma = resize(diopters, size), resize(np.maximum(sigma, least), size)
         sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
         if is_featureless(stack):
             sigma[:] = NO_ESTIMATE_SIGMA
         return FocusEstimate(diopters, sigma, _blur_px_per_diopter(stack))
 
     @torch.inference_mode()
-    def _run(self, stack: AlignedStack, focus: Floats) -> tuple[Floats, Floats]:
-        """Depth and the spread of the depth from focus [H, W], in the unit of the focus distances."""
-        slices, height, width = stack.images.shape[:3]
+    def _run(self, pictures: npt.NDArray[np.uint8], focus: Floats) -> tuple[Floats, Floats]:
+        """Depth and the spread of the depth from focus [h, w], in the unit of the focus distances [S]; of
+        pictures [S, h, w, 3] in the order of training.
+        """
+        slices, height, width = pictures.shape[:3]
         try:
-            images = torch.from_numpy(stack.images).to(self.device).permute(0, 3, 1, 2).float() / 255.0
-            rgb = images[first_in_order(focus, self.config)][None]  # the published choice; [1, 3, H, W]
+            images = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float() / 255.0
+            rgb = images[:1]  # the published choice
             out = self.network(
                 normalised(rgb, self.config.rgb_normalisation),
-                normalised(images, self.config.stack_normalisation)[None],  # [1, S, 3, H, W]
+                normalised(images, self.config.stack_normalisation)[None],  # [1, S, 3, h, w]
                 torch.from_numpy(focus)[None].to(self.device),
             )
             return _image(out.depth), _image(out.focus_std)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except RuntimeError as error:  # torch.OutOfMemoryError is one, but not the only one that says so
+            said = _one_line(error)
+            if not any(mark in str(error) for mark in OUT_OF_MEMORY):
                 raise
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()
-            size = f"{slices} slices of {width}x{height} px"
-            raise ModelError(
-                f"{self.model} on {self.device}: out of memory for {size}: {_one_line(error)}"
-            ) from None
+        # Out here, where the exception is gone and with it the frames whose tensors it kept alive.
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        size = f"{slices} slices of {width}x{height} px"
+        raise ModelError(f"{self.model} on {self.device}: out of memory for {size}: {said}")
 
 
 class HybridDepthEstimator(PublishedEstimator):
@@ -99,19 +111,34 @@ class CrossDepthEstimator(PublishedEstimator):
     model = "crossdepth"
 
 
-def focus_distances(focus_diopters: Floats, config: WeightsConfig) -> Floats:
-    """Focus [S] 1/m in the unit of the weights.
+def training_order(focus_diopters: Floats, config: WeightsConfig) -> npt.NDArray[np.intp]:
+    """Indices [S] that bring slices into the order that the weights were trained with.
 
-    In metres, infinity and what is beyond the range of the weights count as the end of that range: the result
-    is a mean over focus distances, which one infinite one would make infinite.
+    By diopters, not by the unit of the weights: in metres, all that is beyond their range is one distance.
     """
-    diopters = np.asarray(focus_diopters, np.float32)
+    near_first = (config.slice_order == "rising") == (config.focus_unit == "metres")
+    order = np.argsort(focus_diopters, kind="stable")
+    return order[::-1] if near_first else order
+
+
+def focus_distances(focus_diopters: Floats, config: WeightsConfig) -> Floats:
+    """Focus [S] 1/m in the unit of the weights."""
+    diopters = in_range(focus_diopters, config)
     if config.focus_unit == "diopters":
         return diopters
     if config.focus_unit == "disparity":
         return diopters * np.float32(config.disparity_metres)
-    farthest = config.depth_range[1]
-    return (1.0 / np.maximum(diopters, 1.0 / farthest)).astype(np.float32)
+    return np.float32(1.0) / diopters
+
+
+def in_range(focus_diopters: Floats, config: WeightsConfig) -> Floats:
+    """Focus [S] 1/m as the weights can be told of it.
+
+    In metres, infinity and what is beyond the range of the weights count as the end of that range: the result
+    is a mean over focus distances, which one infinite one would make infinite.
+    """
+    least = 1.0 / config.depth_range[1] if config.focus_unit == "metres" else -np.inf
+    return np.asarray(np.maximum(focus_diopters, least), np.float32)
 
 
 def to_diopters(depth: Floats, spread: Floats, config: WeightsConfig) -> tuple[Floats, Floats]:
@@ -121,9 +148,10 @@ def to_diopters(depth: Floats, spread: Floats, config: WeightsConfig) -> tuple[F
     range, or gave no number, sigma says that there is no estimate.
     """
     low, high = config.depth_range
-    known = np.isfinite(depth) & np.isfinite(spread) & (depth > low * (1.0 + AT_BOUND)) & (depth > 0.0)
+    known = np.isfinite(depth) & np.isfinite(spread) & (depth > low * (1.0 + AT_BOUND))
     if config.model == "crossdepth":
         known &= depth < high * (1.0 - AT_BOUND)
+        known[[0, -1], :] = known[:, [0, -1]] = False  # its last mean counts zeros beyond the rim
     value = np.where(known, depth, np.float32(1.0))
     if config.focus_unit == "metres":
         diopters, slope = 1.0 / value, 1.0 / value**2  # d(1/z) = dz / z^2
@@ -134,9 +162,28 @@ def to_diopters(depth: Floats, spread: Floats, config: WeightsConfig) -> tuple[F
     return np.where(known, diopters, 0.0).astype(np.float32), sigma.astype(np.float32)
 
 
-def first_in_order(focus: Floats, config: WeightsConfig) -> int:
-    """Which slice comes first in the order that the weights were trained with."""
-    return int(focus.argmin() if config.slice_order == "rising" else focus.argmax())
+def least_spread(diopters: Floats, focus_diopters: Floats, config: WeightsConfig) -> Floats:
+    """What the sweep leaves open about inverse depth [H, W] 1/m, however sure the network is [H, W] 1/m.
+
+    A softmax that picks one slice has no spread at all, but knows only that the neighbours fit worse: the
+    error may lie anywhere in one step of the sweep. Where a focus beyond the range of the weights counts as
+    its end, that difference is added, and outside the sweep, where no slice looked, the distance from it.
+    """
+    focus = np.sort(focus_diopters)
+    told = in_range(focus, config)
+    unsure = STEP_SHARE * np.gradient(focus) + (told - focus)  # [S]
+    told, farthest = np.unique(told, return_index=True)  # several may count as one distance
+    outside = np.abs(diopters - np.clip(diopters, told[0], told[-1]))
+    return np.asarray(np.interp(diopters, told, unsure[farthest]) + outside, np.float32)
+
+
+def reduced(image: ImageRGB, longest_side: int) -> ImageRGB:
+    """The image, no side longer than this [px]; trained networks know blur of a certain size."""
+    factor = longest_side / max(image.shape[:2])
+    if factor >= 1.0:
+        return image
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def normalised(images: Tensor, normalisation: str) -> Tensor:
@@ -151,8 +198,8 @@ def is_featureless(stack: AlignedStack) -> bool:
     """Whether no slice shows anything: then whatever a network answers comes from its training alone."""
     height, width = stack.images.shape[1:3]
     small = (max(width // 4, 1), max(height // 4, 1))
-    averaged = (cv2.resize(_grey(image), small, interpolation=cv2.INTER_AREA) for image in stack.images)
-    return all(int(np.ptp(image)) < FEATURELESS_LEVELS for image in averaged)
+    averaged = (cv2.resize(to_grey(image), small, interpolation=cv2.INTER_AREA) for image in stack.images)
+    return all(float(image.std()) < FEATURELESS_LEVELS for image in averaged)
 
 
 def find_device(device: str) -> str:
@@ -171,21 +218,13 @@ def _blur_px_per_diopter(stack: AlignedStack) -> float:
     """The lens's, or what fits the stack: the networks do not find it, the all-in-focus image needs it."""
     if stack.blur_px_per_diopter:
         return stack.blur_px_per_diopter
-    measure = measure_focus([_grey(image) for image in stack.images])
+    measure = measure_focus([to_grey(image) for image in stack.images])
     return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter
-
-
-def _grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _image(tensor: Tensor) -> Floats:
     result: Floats = tensor[0, 0].float().cpu().numpy()
     return result
-
-
-def _is_out_of_memory(error: Any) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _one_line(error: BaseException) -> str:

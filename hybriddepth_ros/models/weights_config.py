@@ -29,6 +29,7 @@ class WeightsConfig:
     [m], where that is the unit. slice_order: of the focus distances in training, `rising` or `falling`.
     depth_range: in focus_unit; results are not below the first number, and metres of focus beyond the second
     count as the second. invert_depth: see HybridDepth. stack_normalisation, rgb_normalisation: of the inputs.
+    longest_side: to what larger images are reduced [px]; published weights were trained on 640 x 480 or less.
     input_multiple: to what the network pads their sides [px]. sigma_scale: standard deviations of the error
     per unit of the network's spread; 1 = not calibrated. sha256: of the safetensors file.
     """
@@ -44,6 +45,7 @@ class WeightsConfig:
     stack_normalisation: str = "imagenet"
     rgb_normalisation: str = "none"
     input_multiple: int = 32
+    longest_side: int = 640
     sigma_scale: float = 1.0
     licence: str = "unknown"
     source: str = ""

@@ -36,8 +36,12 @@ def run_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Path:
+    """The stack of `write_stack`."""
+    return write_stack(tmp_path / "stack")
+
+
+def write_stack(folder: Path) -> Path:
     """Three slices of 320x240 px: a texture whose left half is near and whose right half is far."""
-    folder = tmp_path / "stack"
     folder.mkdir()
     rng = np.random.default_rng(5)
     octaves = [cv2.resize(rng.random((240 // n, 320 // n, 3)), (320, 240)) for n in (2, 4, 8, 16)]

@@ -67,6 +67,27 @@ def test_a_batch_of_four_runs_and_each_sample_stands_for_itself(crossdepth: Cros
     torch.testing.assert_close(together.depth[2:3], alone.depth, rtol=1e-4, atol=1e-4)
 
 
+def test_missing_pixels_and_constant_images_give_finite_depth(crossdepth: CrossDepth) -> None:
+    rgb, stack = torch.full((2, 3, 64, 64), 0.5), torch.zeros(2, 5, 3, 64, 64)
+    rgb[0, :, 20, 20] = float("nan")
+    stack[0, 2, :, 30:34, 10] = float("nan")
+    out = with_plain_prior(crossdepth)(rgb, stack, FOCUS.expand(2, 5))
+    for name in ("depth", "relative", "focus_depth", "focus_std"):
+        assert bool(torch.isfinite(getattr(out, name)).all()), name
+    assert float(out.focus_std[1].median()) > 0.1 * float(FOCUS.max() - FOCUS.min())  # nothing to see
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-30])
+def test_relative_depth_that_has_no_inverse_counts_as_zero(crossdepth: CrossDepth, value: float) -> None:
+    model = with_plain_prior(crossdepth)
+    prior = model._modules["relative_depth"]
+    prior.register_forward_hook(lambda _, __, relative: relative[..., :8].fill_(value) is None or relative)
+    out = model(torch.rand(1, 3, 64, 64), made_stack(1, 3, 64, 64), FOCUS[:, :3])
+    assert bool((out.relative[..., :8] == value).all())
+    assert bool((out.relative_used[..., :8] == 0.0).all()) and bool((out.relative_used[..., 8:] > 0.0).all())
+    assert bool(torch.isfinite(out.depth).all())
+
+
 def test_attention_is_that_of_the_full_matrix() -> None:
     attention = Attention()
     x, other = torch.randn(2, 50, 32), torch.randn(2, 70, 32)
@@ -89,6 +110,16 @@ def test_any_size_comes_back_in_full(fusion: CrossAttentionFusion, height: int, 
     depth = fusion(*maps)
     assert depth.shape == (2, 1, height, width)
     assert bool(((depth >= 0.02) & (depth <= 0.5)).all())
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 70), (7, 9)])
+def test_padding_inside_is_padding_outside_by_reflection(
+    fusion: CrossAttentionFusion, height: int, width: int
+) -> None:
+    maps = [0.5 + torch.rand(1, 1, height, width) for _ in range(3)]
+    outside = [F.pad(m, (0, -width % 4, 0, -height % 4), mode="reflect") for m in maps]
+    expected = fusion.unclamped(*outside)[..., :height, :width]
+    torch.testing.assert_close(fusion.unclamped(*maps), expected)
 
 
 def test_the_range_is_a_parameter() -> None:

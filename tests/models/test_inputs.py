@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models.inputs import check_inputs, fill_missing, pad_to_multiple
@@ -58,3 +60,21 @@ def test_padding_mirrors_at_the_bottom_and_the_right(height: int, width: int) ->
     assert min(padded.shape[-2:]) >= 64
     assert max(below, 0) < 64 and max(right, 0) < 64
     np.testing.assert_array_equal(padded.numpy(), expected)
+
+
+@given(
+    height=st.integers(1, 80),
+    width=st.integers(1, 80),
+    multiple=st.sampled_from([4, 14, 32]),
+    least=st.sampled_from([0, 64]),
+)
+def test_padding_adds_no_more_than_it_must_and_leaves_the_image_as_it_is(
+    height: int, width: int, multiple: int, least: int
+) -> None:
+    images = torch.arange(2.0 * height * width).reshape(2, height, width)
+    padded = pad_to_multiple(images, multiple, least)
+    for size, target in zip((height, width), padded.shape[1:], strict=True):
+        assert target % multiple == 0 and target >= max(size, least)
+        assert target - multiple < max(size, least)
+    assert torch.equal(padded[:, :height, :width], images)
+    assert float(padded.max()) == float(images.max())  # nothing but what was there
