@@ -73,7 +73,8 @@ def install(
     config = replace(config, source_sha256=source_sha256, revision=revision)
     check_tensors(config, tensors)
     try:
-        write_safetensors(target, tensors, {"name": name, "model": config.model, "source": config.source})
+        # one entry: several are written in random order, and the same import shall make the same file
+        write_safetensors(target, tensors, {"name": name})
         config = replace(config, sha256=sha256_of(target))
         write_config(config, folder)
     except BaseException:  # Ctrl-C too: tensors without a config are of no use
