@@ -202,12 +202,16 @@ def check_dds() -> list[Check]:
 
 
 def check_weights() -> list[Check]:
+    """What is installed, by name; hashing it all is `hybriddepth weights verify`."""
     from hybriddepth_ros.models.weights import installed_names
     from hybriddepth_ros.models.weights_config import weights_folder
 
     installed = installed_names()
     if installed:
-        return [Check("weights", "ok", f"{', '.join(installed)} in {weights_folder()}")]
+        found = f"{', '.join(installed)} in {weights_folder()}"
+        if broken := [reason for reason in map(_missing_of_weights, installed) if reason]:
+            return [Check("weights", "warn", f"{found}; {'; '.join(broken)}", "hybriddepth weights verify")]
+        return [Check("weights", "ok", found)]
     step = "only for the models hybriddepth and crossdepth: hybriddepth weights list"
     return [Check("weights", "ok", f"none in {weights_folder()}; the model classical needs none", step)]
 
@@ -217,6 +221,20 @@ def check_disk() -> list[Check]:
     enough = free >= MIN_DISK_BYTES
     step = "" if enough else f"at least {MIN_DISK_BYTES / 1e9:.0f} GB for bags, or another --out"
     return [Check("disk", "ok" if enough else "warn", f"{free / 1e9:.1f} GB free in {Path.cwd()}", step)]
+
+
+def _missing_of_weights(name: str) -> str:
+    """Why weights cannot be loaded, as far as a look at their config tells; "" if they can."""
+    from hybriddepth_ros.errors import WeightsError
+    from hybriddepth_ros.models.weights_config import read_config, weights_folder
+
+    config = weights_folder() / f"{name}.yaml"
+    try:
+        read_config(config)
+    except WeightsError as error:
+        return str(error)
+    tensors = config.with_suffix(".safetensors")
+    return "" if tensors.is_file() else f"{tensors.name} is missing"
 
 
 def _device_check(name: str, devices: list[str], group: str) -> Check:

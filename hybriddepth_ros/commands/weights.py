@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from hybriddepth_ros.commands.stopping import StopRequest
 from hybriddepth_ros.errors import WeightsError
 from hybriddepth_ros.models.download import Progress
 
@@ -71,8 +72,8 @@ def import_(
 
     Code in the file is never run.
     """
-    from hybriddepth_ros.models.weights import import_checkpoint
     from hybriddepth_ros.models.weights_config import weights_folder
+    from hybriddepth_ros.models.weights_import import import_checkpoint
 
     config = import_checkpoint(
         file, name, model, focus_unit, invert_depth, variant, folder, replace_existing=replace
@@ -92,15 +93,26 @@ def fetch_(
     replace: Annotated[bool, _ReplaceOption] = False,
 ) -> int:
     """Download weights that their authors publish, check their SHA-256 and install them."""
-    from hybriddepth_ros.models.weights import fetch, known_hashes, published_entry
+    from hybriddepth_ros.models.download import address_of
     from hybriddepth_ros.models.weights_config import weights_folder
+    from hybriddepth_ros.models.weights_fetch import fetch, is_installed, published_entry
+    from hybriddepth_ros.models.weights_record import known_hashes
 
     published = published_entry(name)
     print(f"licence     {published.terms}")
-    print(f"from        {published.url}")
+    if is_installed(published, folder) and not replace:
+        config = fetch(name, folder)
+        print(f"whole       {config.name} in {weights_folder(folder)}; --replace fetches it anew")
+        return 0
+    print(f"address     {address_of(published)}")
     first = published.name not in known_hashes(folder)
     sys.stdout.flush()
-    config = fetch(name, folder, progress=_progress(), replace_existing=replace)
+    stop = StopRequest()
+    try:
+        with stop.interrupting():  # SIGTERM as well: nothing is left half-done
+            config = fetch(name, folder, progress=_progress(), replace_existing=replace)
+    except KeyboardInterrupt:
+        return stop.exit_code
     hashed = "recorded, to be checked from now on" if first else "as it must be"
     print(f"SHA-256     {config.source_sha256} ({hashed})")
     print(f"installed   {config.name} in {weights_folder(folder)}")

@@ -94,17 +94,32 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 def _read_zip(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+            blocks = archive.infolist()
+            for block in blocks:
+                _check_block(archive, block)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: expected a PyTorch checkpoint: {error}") from None
+    except Exception as error:  # what a damaged file makes its readers raise has no end
         raise WeightsError(
             f"{path}: expected a whole PyTorch checkpoint: cut short or damaged ({_one_line(error)})"
         ) from None
-    if not any(name.endswith("/data.pkl") for name in names):
+    if not any(block.filename.endswith("/data.pkl") for block in blocks):
         raise WeightsError(f"{path}: expected a PyTorch checkpoint, found another kind of archive")
     try:
         return _state_dict(path, _load_weights_only(path))
     except _NeedsCodeError:
         return _state_dict(path, _tensors_alone(path))
+
+
+def _check_block(archive: zipfile.ZipFile, block: zipfile.ZipInfo) -> None:
+    """PyTorch neither compresses a block nor looks at its checksum when it reads one."""
+    if block.compress_type != zipfile.ZIP_STORED:
+        raise WeightsError(f"block {block.filename} is compressed")  # and may unpack to any size
+    if block.CRC == 0:  # saved with set_crc32_options(False)
+        return
+    with archive.open(block) as data:  # which raises at its end where the checksum is another
+        while data.read(_BLOCK):
+            pass
 
 
 class _NeedsCodeError(WeightsError):
@@ -116,10 +131,11 @@ def _load_weights_only(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise _NeedsCodeError(
-            f"{path}: expected a checkpoint that loads with weights_only=True: it holds more than tensors,"
-            " and in a form that keeps them apart from code in no safe way; save its state_dict by itself"
+            f"{path}: expected a checkpoint that loads with weights_only=True: it is damaged, or holds more"
+            " than tensors in a form that keeps them apart from code in no safe way;"
+            " save its state_dict by itself"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # see _read_zip
         raise WeightsError(f"{path}: expected a whole PyTorch checkpoint: {_one_line(error)}") from None
 
 
@@ -230,7 +246,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def _block(self, storage: _Storage) -> Tensor:
         if storage.key not in self._blocks:
-            data = _stored(self._archive, f"{self._folder}/data/{storage.key}")
+            data = self._archive.read(f"{self._folder}/data/{storage.key}")
             if len(data) != storage.count * storage.dtype.itemsize:
                 raise WeightsError(f"block {storage.key} of another length than announced")
             self._blocks[storage.key] = torch.frombuffer(bytearray(data), dtype=storage.dtype)
@@ -249,16 +265,8 @@ def _tensors_alone(path: Path) -> Any:
             if order in archive.namelist() and archive.read(order) != b"little":
                 raise WeightsError("big-endian numbers")
             return _TensorUnpickler(archive, folder).load()
-    except Exception as error:  # what a pickle from anywhere makes an unpickler raise has no end
+    except Exception as error:  # see _read_zip
         raise WeightsError(f"{path}: expected tensors that can be taken alone: {_one_line(error)}") from None
-
-
-def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A block of a checkpoint, which PyTorch never compresses: what unpacks to more is no checkpoint."""
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise WeightsError(f"block {name} is compressed")
-    return archive.read(info)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,164 +1,292 @@
-"""One file over HTTP in bounded time: whole and hashed, or a WeightsError and nothing left behind."""
+"""One published file from the net: whole, with its SHA-256, in bounded time, or not at all.
+
+Both kinds of publisher are reached through huggingface_hub's HTTP session, so what its users set holds here:
+proxies, certificates, HF_HUB_OFFLINE, and for files of the hub HF_ENDPOINT, tokens and the hub's own cache.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import http.client
 import os
 import queue
+import re
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, BinaryIO
 
 from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.models.weights_catalogue import Published
 
-T = TypeVar("T")
+Progress = Callable[[int, int], None]  # bytes so far, bytes announced (0 = not announced)
 
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all (0 = unknown)
-_BLOCK = 1 << 18
+_MOST_REDIRECTS = 10
+_MOST_BYTES = 8 << 30  # six times the largest file of the catalogue
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long each part of a download may take [s]: connecting (names and TLS too), one read, all of it."""
+    """How long a download may take, in seconds.
 
-    connect_s: float = 5.0
-    read_s: float = 30.0
-    total_s: float = 3600.0
+    connect: one connection. silence: any time in which nothing new comes, name lookup and redirects included.
+    whole: the whole download.
+    """
+
+    connect: float = 8.0
+    silence: float = 15.0
+    whole: float = 7200.0
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What came: sha256 of the bytes; stated_sha256 and revision as the hub's headers have them, or ""."""
+    """A whole file. origin: its address, or its path in the hub's cache; stated_sha256: the hub's, or ""."""
 
-    sha256: str
+    path: Path
     size: int
-    stated_sha256: str = ""
-    revision: str = ""
+    sha256: str
+    stated_sha256: str
+    origin: str
 
 
 def download(
-    url: str, target: Path, limits: Limits | None = None, progress: Progress | None = None
+    published: Published,
+    folder: Path,
+    expected_sha256: str = "",
+    limits: Limits | None = None,
+    progress: Progress | None = None,
 ) -> Downloaded:
-    """Fetch `url` into `target`, which appears when it is whole; WeightsError in one line otherwise."""
-    limits = limits or Limits()
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    """Bring a published file into `folder`, or find it in the hub's cache on this machine.
+
+    WeightsError says in one line why not. Then, as after Ctrl-C, nothing is left in `folder`; the file
+    appears there under its name when it is whole and its SHA-256 is the expected and the stated one.
+    """
+    kept = _in_cache(published)
+    if kept is not None:
+        _check_sha256(kept, expected_sha256)
+        return kept
+    path = folder / published.file
+    part = folder / f"{published.file}.part"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            done = _receive(url, file, limits, progress or (lambda *_: None))
-        os.replace(part, target)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"{url}: the server answers {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise WeightsError(f"{url}: cannot be reached: {_reason(error.reason)}") from None
-    except (TimeoutError, http.client.HTTPException, ConnectionError) as error:
-        raise WeightsError(f"{url}: the download broke off: {_reason(error)}") from None
+            transfer = _Transfer(published, file, expected_sha256, limits or Limits(), progress)
+            size, sha256, stated = transfer.run()
+        came = Downloaded(path, size, sha256, stated, address_of(published))
+        _check_sha256(came, expected_sha256)
+        os.replace(part, path)
     except OSError as error:
-        raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise WeightsError(f"{path}: expected a place that can be written: {_one_line(error)}") from None
     finally:
         part.unlink(missing_ok=True)
-    return done
+    return came
 
 
-def _receive(url: str, file: IO[bytes], limits: Limits, progress: Progress) -> Downloaded:
-    end = time.monotonic() + limits.total_s
-    redirects = _Redirects(url)
-    opener = urllib.request.build_opener(redirects, *_bounded_handlers(limits))
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "hybriddepth_ros", "Accept-Encoding": "identity"}
-    )
-    waiting_s = min(limits.connect_s + limits.read_s, limits.total_s)
-    with within(waiting_s, lambda: opener.open(request), "no answer") as response:
-        announced = int(response.headers.get("Content-Length") or 0)
-        digest, size = hashlib.sha256(), 0
-        while block := response.read1(_BLOCK):  # returns with what one read of the socket gives
-            file.write(block)
-            digest.update(block)
-            size += len(block)
-            progress(size, announced)
-            if time.monotonic() > end:
-                raise TimeoutError(f"{size} bytes in {limits.total_s:g} s")
-        if announced and size != announced:
-            raise WeightsError(f"{url}: cut short: {size} of {announced} bytes")
-    headers = redirects.first or response.headers
-    stated = (headers.get("X-Linked-Etag") or "").strip('W/"')
-    is_sha256 = len(stated) == 64 and all(c in "0123456789abcdef" for c in stated)
-    return Downloaded(
-        digest.hexdigest(), size, stated if is_sha256 else "", headers.get("X-Repo-Commit") or ""
-    )
+def address_of(published: Published) -> str:
+    """Where the file is asked for: on the hub, or its mirror named by HF_ENDPOINT, or at its own address."""
+    if not published.repository:
+        return published.url
+    url: str = _hub().hf_hub_url(published.repository, published.file, revision=published.revision)
+    return url
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the headers of the first answer, where the hub states hash and revision; never leaves https."""
+class _Transfer:
+    """One download, in a thread of its own: a name lookup has no time-out, and nothing can interrupt it."""
 
-    def __init__(self, url: str) -> None:
-        self.first: Message | None = None
-        self._secure = url.startswith("https:")
+    def __init__(
+        self,
+        published: Published,
+        file: BinaryIO,
+        expected_sha256: str,
+        limits: Limits,
+        progress: Progress | None,
+    ) -> None:
+        self._published, self._file, self._expected_sha256 = published, file, expected_sha256
+        self._limits, self._progress = limits, progress
+        self._url = address_of(published)
+        self._size = self._announced = 0
+        self._began = self._heard = time.monotonic()
+        self._given_up = threading.Event()
+        self._outcome: queue.SimpleQueue[tuple[int, str, str] | BaseException] = queue.SimpleQueue()
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if self.first is None:
-            self.first = headers
-        if self._secure and not newurl.startswith("https:"):
-            raise urllib.error.URLError(f"it redirects to {newurl.split('/')[0]} without encryption")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _bounded_handlers(limits: Limits) -> list[urllib.request.BaseHandler]:
-    """Handlers whose connections have a time-out for connecting and another for reading."""
-
-    def bounded(kind: type[http.client.HTTPConnection]) -> Any:
-        def make(host: str, **arguments: Any) -> http.client.HTTPConnection:
-            connection = kind(host, **{**arguments, "timeout": limits.connect_s})
-            connect = connection.connect
-
-            def connect_in_time() -> None:
-                within(limits.connect_s, connect, "no connection")
-                connection.sock.settimeout(limits.read_s)
-
-            connection.connect = connect_in_time  # type: ignore[method-assign]
-            return connection
-
-        return make
-
-    class Http(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(bounded(http.client.HTTPConnection), req)
-
-    class Https(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(bounded(http.client.HTTPSConnection), req)
-
-    return [Http(), Https()]
-
-
-def within(limit_s: float, work: Callable[[], T], what: str) -> T:
-    """work(), or TimeoutError after `limit_s`: no time-out of a socket holds for looking up its name."""
-    results: queue.Queue[tuple[bool, Any]] = queue.Queue()
-
-    def run() -> None:
+    def run(self) -> tuple[int, str, str]:
+        """Size, SHA-256 and stated SHA-256 of what is now in the file; WeightsError if it is not whole."""
+        threading.Thread(target=self._work, name="download", daemon=True).start()
         try:
-            results.put((True, work()))
-        except BaseException as error:
-            results.put((False, error))
+            outcome = self._awaited()
+        finally:
+            self._given_up.set()  # the thread ends at its next byte, or at its own time-out
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
-    threading.Thread(target=run, name="download", daemon=True).start()
+    def _awaited(self) -> tuple[int, str, str] | BaseException:
+        while True:
+            now = time.monotonic()
+            silence = self._heard + self._limits.silence - now
+            whole = self._began + self._limits.whole - now
+            if min(silence, whole) <= 0:
+                limit = f"nothing came for {self._limits.silence:g} s"
+                if whole <= 0:
+                    limit = f"not whole after {self._limits.whole:g} s"
+                raise WeightsError(f"{self._url}: {limit}{self._so_far()}")
+            with contextlib.suppress(queue.Empty):
+                return self._outcome.get(timeout=min(silence, whole))
+
+    def _work(self) -> None:
+        try:
+            self._outcome.put(self._receive())
+        except BaseException as error:  # whatever it is, the thread that waits has to hear of it
+            self._outcome.put(error)
+
+    def _receive(self) -> tuple[int, str, str]:
+        errors = _hub().errors
+        # What the session raises. The HTTP library changes with the hub's version, this relation does not.
+        http_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+        try:
+            stated, size = self._ask_hub() if self._published.repository else ("", 0)
+            with self._opened() as response:
+                return *self._read(response, size), stated
+        except errors.OfflineModeIsEnabled:
+            raise WeightsError(
+                f"{self._url}: not downloaded, as HF_HUB_OFFLINE is set; `hybriddepth weights import FILE`"
+                " takes a file that is here"
+            ) from None
+        except (http_error, OSError) as error:
+            raise WeightsError(f"{self._url}: {self._reason(error)}") from None
+
+    def _ask_hub(self) -> tuple[str, int]:
+        """SHA-256 ("" for a file that is not in LFS) and size (0 = unknown) as the hub states them."""
+        stated = _hub().get_hf_file_metadata(self._url, timeout=self._limits.connect)
+        self._heard = time.monotonic()
+        if stated.commit_hash != self._published.revision:
+            raise WeightsError(
+                f"{self._url}: expected the commit {self._published.revision}, the answer is of"
+                f" {stated.commit_hash or 'none: no hub is there'}"
+            )
+        sha256 = stated.etag if _SHA256.fullmatch(stated.etag or "") else ""
+        if sha256 and self._expected_sha256 and sha256 != self._expected_sha256:
+            raise WeightsError(
+                f"{self._url}: the hub states the SHA-256 {sha256}, expected {self._expected_sha256}"
+            )
+        return sha256, stated.size or 0
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The response that carries the file, after all redirects; none may lead out of https."""
+        headers = {"accept-encoding": "identity"}
+        if self._published.repository:
+            headers |= _hub().utils.build_hf_headers()
+        limits, session = self._limits, _hub().get_session()
+        # connect, read, write, wait for a free connection
+        timeout = (limits.connect, limits.silence, limits.silence, limits.connect)
+        request = session.build_request("GET", self._url, headers=headers, timeout=timeout)
+        for _ in range(1 + _MOST_REDIRECTS):
+            response = session.send(request, stream=True, follow_redirects=False)
+            self._heard = time.monotonic()
+            try:
+                if response.next_request is None:
+                    if response.status_code != 200:
+                        raise WeightsError(f"{self._url}: {_status(response)}")
+                    yield response
+                    return
+            finally:
+                response.close()
+            if request.url.scheme == "https" and response.next_request.url.scheme != "https":
+                raise WeightsError(f"{self._url}: redirected out of https to {response.next_request.url}")
+            request = response.next_request
+        raise WeightsError(f"{self._url}: redirected more than {_MOST_REDIRECTS} times")
+
+    def _read(self, response: Any, stated_size: int) -> tuple[int, str]:
+        """Size and SHA-256 of the body, which goes into the file."""
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        length = response.headers.get("content-length", "")
+        announced = 0 if encoded or not length.isdecimal() else int(length)
+        if stated_size and announced and announced != stated_size:
+            raise WeightsError(f"{self._url}: of {announced} bytes, where the hub states {stated_size}")
+        self._announced = stated_size or announced
+        most = self._announced or _MOST_BYTES
+        digest = hashlib.sha256()
+        for block in response.iter_bytes():
+            if self._given_up.is_set():
+                break
+            self._heard = time.monotonic()
+            self._size += len(block)
+            if self._size > most or most > _MOST_BYTES:
+                raise WeightsError(f"{self._url}: longer than {min(most, _MOST_BYTES)} bytes")
+            digest.update(block)
+            self._write(block)
+            if self._progress:
+                self._progress(self._size, self._announced)
+        if self._announced and self._size != self._announced:
+            raise WeightsError(f"{self._url}: cut short{self._so_far()}")
+        return self._size, digest.hexdigest()
+
+    def _write(self, block: bytes) -> None:
+        try:
+            self._file.write(block)
+        except OSError as error:  # named apart from what the network raises
+            raise WeightsError(
+                f"{self._file.name}: expected room to write {self._announced} bytes: {_one_line(error)}"
+            ) from None
+
+    def _reason(self, error: Exception) -> str:
+        response = getattr(error, "response", None)
+        if response is not None:
+            return _status(response)
+        what = "broken off" if self._size else "not reached"
+        return f"{what}: {_one_line(error)}{self._so_far()}"
+
+    def _so_far(self) -> str:
+        if not self._size:
+            return ""
+        of = f" of {self._announced}" if self._announced else ""
+        return f", {self._size}{of} bytes had come"
+
+
+def _in_cache(published: Published) -> Downloaded | None:
+    """The file of this very commit, where another program of this user has fetched it; None without one."""
+    if not published.repository:
+        return None
+    path = _hub().try_to_load_from_cache(published.repository, published.file, revision=published.revision)
+    if not isinstance(path, str):
+        return None
+    from hybriddepth_ros.models.checkpoint_files import sha256_of  # and with it torch, which takes seconds
+
+    blob = Path(path).resolve()  # the cache names what it keeps by the hash that the hub stated
+    stated = blob.name if _SHA256.fullmatch(blob.name) else ""
+    return Downloaded(Path(path), blob.stat().st_size, sha256_of(blob), stated, path)
+
+
+def _check_sha256(came: Downloaded, expected: str) -> None:
+    for whose, sha256 in (("expected", expected), ("the hub states", came.stated_sha256)):
+        if sha256 and came.sha256 != sha256:
+            raise WeightsError(
+                f"{came.origin}: not the file that it should be: SHA-256 {came.sha256}, {whose} {sha256}"
+            )
+
+
+def _hub() -> Any:
+    """huggingface_hub, imported when something is fetched."""
     try:
-        done, result = results.get(timeout=limit_s)
-    except queue.Empty:
-        raise TimeoutError(f"{what} within {limit_s:g} s") from None
-    if not done:
-        raise result
-    value: T = result
-    return value
+        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils
+    except ImportError as error:
+        raise WeightsError(f"fetching needs the Python package huggingface_hub: {_one_line(error)}") from None
+    except ValueError as error:
+        raise WeightsError(f"HF_... in the environment: no setting of the hub: {_one_line(error)}") from None
+    return huggingface_hub
 
 
-def _reason(reason: Any) -> str:
-    text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-    return " ".join(str(text).split())
+def _status(response: Any) -> str:
+    hint = "; does it want a token (HF_TOKEN)?" if response.status_code in (401, 403) else ""
+    return f"answered {response.status_code} {response.reason_phrase}{hint}"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

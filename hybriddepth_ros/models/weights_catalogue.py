@@ -19,13 +19,18 @@ DDFF12_DISPARITY_METRES = 1982.0250823695178 / 7317.020641763665 * 1e-3 * 521.40
 
 @dataclass(frozen=True)
 class Published:
-    """One published file; `settings` are fields of WeightsConfig, revision and sha256 "" where unknown."""
+    """One published file.
+
+    url: its own address. repository and revision (a commit): on the hub, "" for a file that is elsewhere.
+    settings: fields of WeightsConfig. sha256: as the publisher states it, "" where that is not known here.
+    """
 
     name: str
     file: str
     url: str
     licence: str
     settings: dict[str, Any]
+    repository: str = ""
     revision: str = ""
     sha256: str = ""
     note: str = ""
@@ -64,59 +69,38 @@ _PHONE = {
 }
 
 
-def _release(name: str, file: str, settings: dict[str, Any]) -> Published:
-    return Published(name, file, f"{_RELEASE}/{file}", GPL, settings)
-
-
-def _depth_anything(
-    variant: str, repository: str, file: str, licence: str, revision: str, sha256: str, note: str = ""
-) -> Published:
-    return Published(
-        f"depth-anything-{variant}",
-        file,
-        f"https://huggingface.co/{repository}/resolve/{revision}/{file}",
-        licence,
-        {"model": "depth_anything", "variant": variant},
-        revision,
-        sha256,
-        note,
-    )
-
-
-_V1_NOTE = "the project's; the hub's page names none"
-_ENTRIES = (
-    _release("hybriddepth-nyu5", "NYUBest5-DFV-Trained.ckpt", _METRES),
-    _release("hybriddepth-nyu10", "NYUBest10-DFV-Trained.ckpt", _METRES),
-    _release("hybriddepth-ddff5", "DDFF12.ckpt", _DDFF12),
-    _release("hybriddepth-nyu-pretraineddfv5", "NyuBest5.ckpt", _METRES),
-    _depth_anything(
+_HYBRIDDEPTH = (  # name, file, settings
+    ("hybriddepth-nyu5", "NYUBest5-DFV-Trained.ckpt", _METRES),
+    ("hybriddepth-nyu10", "NYUBest10-DFV-Trained.ckpt", _METRES),
+    ("hybriddepth-ddff5", "DDFF12.ckpt", _DDFF12),
+    ("hybriddepth-nyu-pretraineddfv5", "NyuBest5.ckpt", _METRES),
+)
+_DEPTH_ANYTHING = (  # variant, repository, file, licence, commit, SHA-256
+    (
         "v1-small",
         "LiheYoung/depth_anything_vits14",
         "pytorch_model.bin",
         APACHE,
         "96bbf3ca02cd0c608aceebd01262af096f599060",
         "ba0ab5365610467de4fea1ffe64b4ae3a756561a4df9e11bd7369205241f2082",
-        _V1_NOTE,
     ),
-    _depth_anything(
+    (
         "v1-base",
         "LiheYoung/depth_anything_vitb14",
         "pytorch_model.bin",
         APACHE,
         "f4eafd732ad56080852668172079c415a5fecdb6",
         "d25d4cf2b50e63198c42e684abb10b9d242714cec0fe3e2eb8f7da41fada25b3",
-        _V1_NOTE,
     ),
-    _depth_anything(
+    (
         "v1-large",
         "LiheYoung/depth_anything_vitl14",
         "pytorch_model.bin",
         APACHE,
         "71ac8a8f2a3111448328dce9f879f8b7864b5f2a",
         "6fda5199f0043e91e1c6117df00313db57c630d8ed0306070b43da1ecfffbd9d",
-        _V1_NOTE,
     ),
-    _depth_anything(
+    (
         "v2-small",
         "depth-anything/Depth-Anything-V2-Small",
         "depth_anything_v2_vits.pth",
@@ -124,7 +108,7 @@ _ENTRIES = (
         "65ae6e3ee054faf5f2a0b3d079fbf181aaad86a0",
         "715fade13be8f229f8a70cc02066f656f2423a59effd0579197bbf57860e1378",
     ),
-    _depth_anything(
+    (
         "v2-base",
         "depth-anything/Depth-Anything-V2-Base",
         "depth_anything_v2_vitb.pth",
@@ -132,13 +116,32 @@ _ENTRIES = (
         "f11825d6a03793a70dfb594c89a0e990986de230",
         "0d2b7002e62d39d655571c371333340bd88f67ab95050c03591555aa05645328",
     ),
-    _depth_anything(
+    (
         "v2-large",
         "depth-anything/Depth-Anything-V2-Large",
         "depth_anything_v2_vitl.pth",
         NON_COMMERCIAL,
         "129f0ac32e2ce7c16f945b2c62bac6e09dd6cb87",
         "",
+    ),
+)
+_V1_NOTE = "the project's; the hub's page names none"
+
+_ENTRIES = (
+    *(Published(name, file, f"{_RELEASE}/{file}", GPL, settings) for name, file, settings in _HYBRIDDEPTH),
+    *(
+        Published(
+            f"depth-anything-{variant}",
+            file,
+            f"https://huggingface.co/{repository}/resolve/{commit}/{file}",
+            licence,
+            {"model": "depth_anything", "variant": variant},
+            repository,
+            commit,
+            sha256,
+            _V1_NOTE if variant.startswith("v1-") else "",
+        )
+        for variant, repository, file, licence, commit, sha256 in _DEPTH_ANYTHING
     ),
 )
 CATALOGUE = {entry.name: entry for entry in _ENTRIES}

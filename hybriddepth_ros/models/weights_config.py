@@ -18,6 +18,7 @@ FOLDER_VARIABLE = "HYBRIDDEPTH_WEIGHTS"
 MODELS = ("hybriddepth", "crossdepth", "depth_anything")
 FOCUS_UNITS = ("metres", "disparity", "diopters")
 _NORMALISATIONS = ("none", "imagenet")
+_INPUT_MULTIPLE = 32  # px: of both networks
 _HEADER = "# Weights of hybriddepth_ros; docs/weights.md says what each entry means.\n"
 
 
@@ -30,8 +31,8 @@ class WeightsConfig:
     depth_range: in focus_unit; results are not below the first number, and metres of focus beyond the second
     count as the second. invert_depth: see HybridDepth. stack_normalisation, rgb_normalisation: of the inputs.
     longest_side: to what larger images are reduced [px]; published weights were trained on 640 x 480 or less.
-    input_multiple: to what the network pads their sides [px]. sigma_scale: standard deviations of the error
-    per unit of the network's spread; 1 = not calibrated. sha256: of the safetensors file.
+    input_multiple: to what the network pads their sides [px], always 32. sigma_scale: standard deviations of
+    the error per unit of the network's spread; 1 = not calibrated. sha256: of the safetensors file.
     """
 
     name: str
@@ -44,7 +45,7 @@ class WeightsConfig:
     invert_depth: bool = False
     stack_normalisation: str = "imagenet"
     rgb_normalisation: str = "none"
-    input_multiple: int = 32
+    input_multiple: int = _INPUT_MULTIPLE
     longest_side: int = 640
     sigma_scale: float = 1.0
     licence: str = "unknown"
@@ -64,11 +65,17 @@ class WeightsConfig:
         ):
             if value not in expected:
                 raise WeightsError(f"{self.name}: {key}: expected {' or '.join(expected)}, got {value!r}")
+        if self.input_multiple != _INPUT_MULTIPLE:
+            raise WeightsError(
+                f"{self.name}: input_multiple: expected {_INPUT_MULTIPLE}, got {self.input_multiple}"
+            )
         low, high = self.depth_range
         if not 0.0 <= low < high:
             raise WeightsError(
                 f"{self.name}: depth_range: expected two rising numbers, got {low:g} and {high:g}"
             )
+        if self.focus_unit == "metres" and high == math.inf:  # a focus at infinity counts as the far end
+            raise WeightsError(f"{self.name}: depth_range: expected an end below infinity, in metres")
         if not 0.0 < self.sigma_scale < math.inf:
             raise WeightsError(
                 f"{self.name}: sigma_scale: expected a number above 0, got {self.sigma_scale:g}"

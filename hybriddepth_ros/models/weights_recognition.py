@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybriddepth_ros.errors import WeightsError
-from hybriddepth_ros.models.weights_catalogue import DDFF12_DISPARITY_METRES, Published
+from hybriddepth_ros.models.weights_catalogue import (
+    CATALOGUE,
+    DDFF12_DISPARITY_METRES,
+    Published,
+    by_file,
+)
 from hybriddepth_ros.models.weights_config import FOCUS_UNITS, MODELS, WeightsConfig
+from hybriddepth_ros.models.weights_record import known_hashes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +34,21 @@ _BY_UNIT: dict[str, dict[str, Any]] = {
 # The first names that only this model's checkpoint has.
 _MARKS = {"ScaleMapLearner.": "hybriddepth", "depth_fusion.": "crossdepth", "depth_head.": "depth_anything"}
 _WIDTHS = {384: "small", 768: "base", 1024: "large"}
+
+
+def recognise(path: Path, sha256: str, folder: str | Path | None) -> Published | None:
+    """Which published file this is, by its hash where that is known, else by its name."""
+    hashes = known_hashes(folder)
+    by_hash = next((CATALOGUE[name] for name, known in hashes.items() if known == sha256), None)
+    named = by_file(path.name)
+    if named is not None and by_hash is not None and named != by_hash:
+        raise WeightsError(f"{path}: renamed: by its SHA-256 it is {by_hash.file} ({by_hash.name})")
+    if named is not None and by_hash is None and hashes.get(named.name):
+        raise WeightsError(
+            f"{path}: not the published file of this name: its SHA-256 is {sha256},"
+            f" expected {hashes[named.name]}"
+        )
+    return by_hash or named
 
 
 def describe(

@@ -92,3 +92,20 @@ def test_a_check_that_fails_does_not_end_the_doctor(run_cli: RunCli, monkeypatch
     monkeypatch.setattr(doctor_checks, "check_gpu", broken)
     outcome = run_cli("doctor")
     assert outcome.code == 0 and "broken installation" in outcome.out
+
+
+def test_installed_weights_are_named_and_lost_ones_are_a_warning(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HYBRIDDEPTH_WEIGHTS", str(tmp_path))
+    check = checks(run_cli("doctor", "--json"))["weights"]
+    assert check["state"] == "ok" and str(check["found"]).startswith(f"none in {tmp_path}")
+    (tmp_path / "mine.yaml").write_text("{name: mine, model: crossdepth, focus_unit: diopters}")
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    check = checks(run_cli("doctor", "--json"))["weights"]
+    assert (check["state"], check["found"]) == ("ok", f"mine in {tmp_path}")
+    (tmp_path / "mine.safetensors").unlink()
+    (tmp_path / "broken.yaml").write_text("{name: broken, model: nonsense}")
+    check = checks(run_cli("doctor", "--json"))["weights"]
+    assert check["state"] == "warn" and check["next_step"] == "hybriddepth weights verify"
+    assert "mine.safetensors is missing" in str(check["found"]) and "nonsense" in str(check["found"])
