@@ -287,9 +287,11 @@ class Attention(nn.Module):
         bq, bkv = self.in_proj_bias.split((WIDTH, 2 * WIDTH))
         query = F.linear(x, wq, bq)
         key, value = F.linear(other, wkv, bkv).chunk(2, dim=-1)
-        heads = [t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value)]  # [B, 4, T, 8]
-        attended = F.scaled_dot_product_attention(*heads)
-        result: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (query, key, value))  # [B, 4, T, 8]
+        if x.device.type == "cpu":  # PyTorch takes 22 % less time for 16 channels than for 8
+            q, k, v = (F.pad(head, (0, head.shape[-1])) for head in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, scale=(WIDTH // HEADS) ** -0.5)
+        result: Tensor = self.out_proj(attended[..., : WIDTH // HEADS].transpose(1, 2).flatten(2))
         return result
 
 
