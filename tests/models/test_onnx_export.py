@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -38,14 +40,20 @@ METRES = WeightsConfig(
     source_sha256="ab" * 32,
     sha256="cd" * 32,
 )
-Run = Callable[..., dict[str, torch.Tensor]]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "published_models.md"
+
+
+class Exported(NamedTuple):
+    """A network's ONNX file, its ONNX Runtime session, and a function that runs it on tensors."""
+
+    file: Path
+    session: Any
+    run: Callable[..., dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, WeightsConfig], tuple[Any, Run]]:
-    """An ONNX Runtime session of a network, and a function that runs it on tensors."""
-
-    def export(network: Any, config: WeightsConfig) -> tuple[Any, Run]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, WeightsConfig], Exported]:
+    def export(network: Any, config: WeightsConfig) -> Exported:
         file = tmp_path_factory.mktemp("onnx") / "network.onnx"
         model = to_onnx(network, config)
         onnx.checker.check_model(model)
@@ -58,35 +66,35 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any, Weights
             fed = {put.name: value.numpy() for put, value in zip(session.get_inputs(), inputs, strict=True)}
             return dict(zip(names, map(torch.from_numpy, session.run(None, fed)), strict=True))
 
-        return session, run
+        return Exported(file, session, run)
 
     return export
 
 
 @pytest.fixture(scope="module")
-def hybriddepth_onnx(exported: Any, hybriddepth: HybridDepth) -> tuple[Any, Run]:
+def hybriddepth_onnx(exported: Any, hybriddepth: HybridDepth) -> Exported:
     return exported(hybriddepth, METRES)
 
 
 @pytest.fixture(scope="module")
-def crossdepth_onnx(exported: Any, crossdepth: CrossDepth) -> tuple[Any, Run]:
+def crossdepth_onnx(exported: Any, crossdepth: CrossDepth) -> Exported:
     return exported(crossdepth, replace(METRES, model="crossdepth", depth_range=(0.02, 0.5)))
 
 
 @pytest.fixture(scope="module")
-def relative_onnx(exported: Any, hybriddepth: HybridDepth) -> tuple[Any, Run]:
+def relative_onnx(exported: Any, hybriddepth: HybridDepth) -> Exported:
     return exported(
         hybriddepth.relative_depth, WeightsConfig("small", "depth_anything", licence="Apache-2.0")
     )
 
 
 @pytest.fixture(scope="module")
-def plain_onnx(exported: Any, hybriddepth: HybridDepth) -> tuple[HybridDepth, Run]:
+def plain_onnx(exported: Any, hybriddepth: HybridDepth) -> tuple[HybridDepth, Exported]:
     """HybridDepth as for DDFF12 (slices falling, relative depth as it is), without the prior's seconds."""
     network = with_plain_prior(hybriddepth)
     network._modules["focal_volume"] = _with(hybriddepth.focal_volume, slice_order="falling")
     network.invert_depth = False
-    return network, exported(network, METRES)[1]
+    return network, exported(network, METRES)
 
 
 def _with(module: torch.nn.Module, **attributes: Any) -> torch.nn.Module:
@@ -119,23 +127,23 @@ def assert_equal(results: dict[str, torch.Tensor], expected: Any) -> None:
 # ---- equal to PyTorch
 
 
-def test_hybriddepth_equals_pytorch(hybriddepth_onnx: tuple[Any, Run], hybriddepth: HybridDepth) -> None:
+def test_hybriddepth_equals_pytorch(hybriddepth_onnx: Exported, hybriddepth: HybridDepth) -> None:
     inputs = made_inputs(1, 5, 75, 101)
-    assert_equal(hybriddepth_onnx[1](*inputs), hybriddepth(*inputs))
+    assert_equal(hybriddepth_onnx.run(*inputs), hybriddepth(*inputs))
 
 
-def test_crossdepth_equals_pytorch(crossdepth_onnx: tuple[Any, Run], crossdepth: CrossDepth) -> None:
+def test_crossdepth_equals_pytorch(crossdepth_onnx: Exported, crossdepth: CrossDepth) -> None:
     inputs = made_inputs(3, 2, 97, 130)  # 825 tokens: two tiles of the attention, the second not full
     expected = crossdepth(*inputs)
-    assert_equal(crossdepth_onnx[1](*inputs), expected)
+    assert_equal(crossdepth_onnx.run(*inputs), expected)
     inside = (expected.depth > 0.02) & (expected.depth < 0.5)
     assert float(inside.float().mean()) > 0.5  # so that the bounds of its range do not hide a mistake
 
 
-def test_depth_anything_equals_pytorch(relative_onnx: tuple[Any, Run], hybriddepth: HybridDepth) -> None:
+def test_depth_anything_equals_pytorch(relative_onnx: Exported, hybriddepth: HybridDepth) -> None:
     rgb = made_inputs(1, 2, 33, 70)[0]
     expected = hybriddepth.relative_depth(rgb)
-    torch.testing.assert_close(relative_onnx[1](rgb)["relative"], expected, rtol=0.0, atol=5e-5)
+    torch.testing.assert_close(relative_onnx.run(rgb)["relative"], expected, rtol=0.0, atol=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -147,34 +155,35 @@ def test_depth_anything_equals_pytorch(relative_onnx: tuple[Any, Run], hybriddep
         (4, 5, 64, 96),
         (1, 7, 161, 95),
         (1, 12, 65, 130),
-        (2, 6, 224, 96),
+        (1, 6, 200, 290),
         (1, 2, 1, 5),
     ],
 )
 def test_any_batch_slices_and_size_equal_pytorch(
-    plain_onnx: tuple[HybridDepth, Run], size: tuple[int, int, int, int]
+    plain_onnx: tuple[HybridDepth, Exported], size: tuple[int, int, int, int]
 ) -> None:
-    network, run = plain_onnx
+    network, (_, _, run) = plain_onnx
     inputs = made_inputs(*size)
     assert_equal(run(*inputs), network(*inputs))
 
 
-def test_the_order_of_slices_does_not_matter(plain_onnx: tuple[HybridDepth, Run]) -> None:
+def test_the_order_of_slices_does_not_matter(plain_onnx: tuple[HybridDepth, Exported]) -> None:
+    run = plain_onnx[1].run
     rgb, stack, focus = made_inputs(1, 5, 64, 96)
     order = torch.tensor([3, 0, 4, 2, 1])
-    results, shuffled = plain_onnx[1](rgb, stack, focus), plain_onnx[1](rgb, stack[:, order], focus[:, order])
+    results, shuffled = run(rgb, stack, focus), run(rgb, stack[:, order], focus[:, order])
     torch.testing.assert_close(shuffled, results)
 
 
-def test_equal_focus_distances_keep_their_order(plain_onnx: tuple[HybridDepth, Run]) -> None:
-    network, run = plain_onnx
+def test_equal_focus_distances_keep_their_order(plain_onnx: tuple[HybridDepth, Exported]) -> None:
+    network, (_, _, run) = plain_onnx
     rgb, stack, _ = made_inputs(1, 4, 64, 64)
     focus = torch.tensor([[0.5, 1.0, 0.5, 1.0]])
     assert_equal(run(rgb, stack, focus), network(rgb, stack, focus))
 
 
-def test_missing_pixels_are_filled_as_in_pytorch(plain_onnx: tuple[HybridDepth, Run]) -> None:
-    network, run = plain_onnx
+def test_missing_pixels_are_filled_as_in_pytorch(plain_onnx: tuple[HybridDepth, Exported]) -> None:
+    network, (_, _, run) = plain_onnx
     rgb, stack, focus = made_inputs(2, 3, 64, 70)
     rgb[0, :, 20, 20] = float("nan")
     stack[0, 1, :, 30:34, 10] = float("nan")
@@ -185,8 +194,8 @@ def test_missing_pixels_are_filled_as_in_pytorch(plain_onnx: tuple[HybridDepth, 
     assert_equal(results, expected)
 
 
-def test_a_constant_prior_falls_back_as_in_pytorch(plain_onnx: tuple[HybridDepth, Run]) -> None:
-    network, run = plain_onnx
+def test_a_constant_prior_falls_back_as_in_pytorch(plain_onnx: tuple[HybridDepth, Exported]) -> None:
+    network, (_, _, run) = plain_onnx
     rgb, stack, focus = made_inputs(1, 3, 64, 64)
     rgb[:] = 0.5
     expected = network(rgb, stack, focus)
@@ -197,8 +206,8 @@ def test_a_constant_prior_falls_back_as_in_pytorch(plain_onnx: tuple[HybridDepth
 # ---- what the file says
 
 
-def test_inputs_and_outputs_say_which_sides_are_free(hybriddepth_onnx: tuple[Any, Run]) -> None:
-    session = hybriddepth_onnx[0]
+def test_inputs_and_outputs_say_which_sides_are_free(hybriddepth_onnx: Exported) -> None:
+    session = hybriddepth_onnx.session
     assert {put.name: put.shape for put in session.get_inputs()} == {
         "rgb": ["batch", 3, "height", "width"],
         "stack": ["batch", "slices", 3, "height", "width"],
@@ -209,8 +218,8 @@ def test_inputs_and_outputs_say_which_sides_are_free(hybriddepth_onnx: tuple[Any
     }
 
 
-def test_the_metadata_say_what_the_config_says(hybriddepth_onnx: tuple[Any, Run]) -> None:
-    meta = hybriddepth_onnx[0].get_modelmeta()
+def test_the_metadata_say_what_the_config_says(hybriddepth_onnx: Exported) -> None:
+    meta = hybriddepth_onnx.session.get_modelmeta()
     assert meta.producer_name == "hybriddepth_ros"
     said = {key.removeprefix(METADATA_PREFIX): value for key, value in meta.custom_metadata_map.items()}
     assert said == metadata(METRES)
@@ -221,8 +230,21 @@ def test_the_metadata_say_what_the_config_says(hybriddepth_onnx: tuple[Any, Run]
     assert said["licence"] == "GPL-3.0" and said["source_sha256"] == "ab" * 32
 
 
-def test_depth_anything_says_nothing_of_focus(relative_onnx: tuple[Any, Run]) -> None:
-    said = relative_onnx[0].get_modelmeta().custom_metadata_map
+def test_the_example_of_the_docs_runs(
+    hybriddepth_onnx: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "hybriddepth-nyu5.onnx").symlink_to(hybriddepth_onnx.file)
+    monkeypatch.chdir(tmp_path)
+    example = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+    exec(compile(example, str(PAGE), "exec"), {})
+    assert capsys.readouterr().out == "(1, 1, 120, 160) metres\n"
+
+
+def test_depth_anything_says_nothing_of_focus(relative_onnx: Exported) -> None:
+    said = relative_onnx.session.get_modelmeta().custom_metadata_map
     assert said["hybriddepth.model"] == "depth_anything" and said["hybriddepth.licence"] == "Apache-2.0"
     assert not any("focus" in key or "slice" in key or "sigma" in key for key in said)
 
@@ -230,7 +252,7 @@ def test_depth_anything_says_nothing_of_focus(relative_onnx: tuple[Any, Run]) ->
 # ---- refused, and left alone
 
 
-def test_the_network_itself_is_left_as_it_was(plain_onnx: tuple[HybridDepth, Run]) -> None:
+def test_the_network_itself_is_left_as_it_was(plain_onnx: tuple[HybridDepth, Exported]) -> None:
     assert {type(module).__module__ for module in plain_onnx[0].modules()}.isdisjoint({to_onnx.__module__})
 
 
