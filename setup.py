@@ -36,6 +36,9 @@ setup(
     ],
     python_requires=">=3.11",
     install_requires=["setuptools"],
+    extras_require={
+        "onnx": ["onnx", "onnxruntime"]
+    },  # `hybriddepth weights export`, and running what it wrote
     zip_safe=False,
     description="Metric depth with a calibrated sigma from one camera whose focus moves, on ROS 2.",
     maintainer="hybriddepth_ros maintainers",

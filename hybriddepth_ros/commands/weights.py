@@ -1,4 +1,4 @@
-"""`hybriddepth weights`: import, fetch, list and verify the weights of the papers' networks."""
+"""`hybriddepth weights`: import, fetch, list, verify and export the weights of the papers' networks."""
 
 # ruff: noqa: UP045
 # The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
@@ -11,12 +11,12 @@ from typing import Annotated, Optional
 import typer
 
 from hybriddepth_ros.commands.stopping import StopRequest
-from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.errors import OutputError, WeightsError
 from hybriddepth_ros.models.download import Progress
 
 weights = typer.Typer(
     name="weights",
-    help="Weights of the papers' networks: import a checkpoint, fetch published ones, list, verify.",
+    help="Weights of the papers' networks: import a checkpoint, fetch published ones, list, verify, export.",
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -164,6 +164,51 @@ def verify_(
             print(f"whole       {each}: {config.model}, SHA-256 {config.sha256}")
     if damaged:
         raise WeightsError("; ".join(damaged))
+    return 0
+
+
+@weights.command("export")
+def export_(
+    name_or_file: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE", help="Installed weights, or a published file by its own name."
+        ),
+    ],
+    format_: Annotated[str, typer.Option("--format", help="onnx, the only one there is.")] = "onnx",
+    out: Annotated[
+        Optional[Path], typer.Option("--out", help="File to write.  [default: NAME.onnx in this folder]")
+    ] = None,
+    folder: Annotated[Optional[Path], _FolderOption] = None,
+) -> int:
+    """Write a network with its weights as one ONNX file, for any image size and number of slices."""
+    from hybriddepth_ros.commands.output import OutputFolder
+    from hybriddepth_ros.models.onnx_export import OPSET, require_onnx, to_onnx
+    from hybriddepth_ros.models.weights import build_network, load_weights
+
+    if format_ != "onnx":
+        raise OutputError(f"--format {format_}: expected onnx")
+    require_onnx()
+    file = out or Path(f"{Path(name_or_file).stem if Path(name_or_file).is_file() else name_or_file}.onnx")
+    if file.is_dir():
+        raise OutputError(f"--out {file}: expected a file, found a folder")
+    with OutputFolder(file.parent, (file.name,)) as target:
+        config, tensors = load_weights(name_or_file, None, folder)
+        network = build_network(config)
+        network.load_published(tensors)
+        print(f"exporting   {config.name}: {config.model}, licence {config.licence}; half a minute or so")
+        sys.stdout.flush()
+        model = to_onnx(network, config)
+        size = model.ByteSize()
+        target.write_bytes(file.name, model.SerializeToString())
+    inputs, outputs = (
+        ", ".join(value.name for value in values) for values in (model.graph.input, model.graph.output)
+    )
+    print(f"written     {file}, {size / 1e6:.0f} MB, ONNX opset {OPSET}")
+    print(f"run it      onnxruntime.InferenceSession({str(file)!r}): {inputs} in, {outputs} out")
+    print(
+        "            docs/published_models.md, Export, says what they are; the file's metadata, in which unit"
+    )
     return 0
 
 

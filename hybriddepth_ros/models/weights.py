@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,15 @@ def installed_names(folder: str | Path | None = None) -> list[str]:
 
 
 def load_weights(
-    weights: str, model: str, folder: str | Path | None = None
+    weights: str, model: str | None, folder: str | Path | None = None
 ) -> tuple[WeightsConfig, dict[str, Tensor]]:
-    """Config and tensors of `weights`: an installed name or a file; "" = the first installed for `model`."""
+    """Config and tensors of `weights`: an installed name or a file; "" = the first installed for `model`.
+
+    model: what they must be of; None = anything, and then nothing is assumed of a file that does not say it.
+    """
     where = weights_folder(folder)
     path = Path(weights).expanduser()
-    if not weights:
+    if not weights and model is not None:
         config, file = _first_installed(model, where)
     elif installed := _installed(weights, where):
         config, file = read_config(installed), installed.with_suffix(".safetensors")
@@ -59,7 +63,7 @@ def load_weights(
         return _read_as_it_is(path, model, folder)
     else:
         raise _not_found(weights, where)
-    if config.model != model:
+    if model is not None and config.model != model:
         raise _of_another_model(config, model)
     return config, _checked_tensors(config, file)
 
@@ -138,7 +142,7 @@ def _of_another_model(config: WeightsConfig, model: str) -> WeightsError:
 
 
 def _read_as_it_is(
-    path: Path, model: str, folder: str | Path | None
+    path: Path, model: str | None, folder: str | Path | None
 ) -> tuple[WeightsConfig, dict[str, Tensor]]:
     """A checkpoint that is used without being imported.
 
@@ -146,11 +150,17 @@ def _read_as_it_is(
     """
     from hybriddepth_ros.models.checkpoint_files import read_checkpoint, sha256_of
 
-    published = recognise(path, sha256_of(path), folder)
+    digest = sha256_of(path)
+    published = recognise(path, digest, folder)
     tensors = plain_names(read_checkpoint(path))
+    if published is None and model is None:
+        raise WeightsError(
+            f"{path}: its name is not that of a published file: `hybriddepth weights import` it first,"
+            " which asks for what it does not say"
+        )
     given = {"focus_unit": "metres"} if published is None else {}
-    config = describe(path, path.name, tensors, published, given)
-    if config.model != model:
+    config = replace(describe(path, path.name, tensors, published, given), source_sha256=digest)
+    if model is not None and config.model != model:
         raise _of_another_model(config, model)
     if given:
         low, high = config.depth_range
