@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/networks.py                     # CPU, two threads, 480x640, five slices
     .venv/bin/python benchmarks/networks.py --device cuda
+    .venv/bin/python benchmarks/networks.py --engines           # also in other engines, where installed
 
 Rounds alternate between the candidates, so that a slow minute of the machine hits all of them; a figure is
 the least of its rounds. Weights are made (a fixed seed): times do not depend on them. The errors of reduced
@@ -11,11 +12,14 @@ precisions do, and stand for networks of random weights.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from measure import report
 from plain_networks import plain
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="hybriddepth")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", action="store_true", help="also other engines; takes minutes")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     on_gpu = options.device.startswith("cuda")
@@ -43,6 +48,8 @@ def main() -> None:
     candidates: dict[str, Any] = {"plain": plain(network).to(options.device)}
     for precision in ("float32", "bfloat16", "float16") if on_gpu else ("float32", "int8"):
         candidates[precision] = for_inference(network, options.device, precision)
+    if options.engines:
+        candidates |= engines(network, candidates["plain"])
     inputs = made_inputs(options.device)
     with torch.inference_mode():
         times = least_times(candidates, inputs, options.rounds)
@@ -77,6 +84,8 @@ def least_times(
 def parts(network: Any, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], object]]:
     """What is timed: the model, and each of its parts by itself."""
     rgb, stack, focus = inputs
+    if not isinstance(network, (HybridDepth, CrossDepth)):
+        return {"whole": lambda: network(rgb, stack, focus)}
     maps = [1.0 + image for image in rgb.split(1, dim=1)]
     fusion = network.scale_refinement if isinstance(network, HybridDepth) else network.depth_fusion
     return {
@@ -108,6 +117,41 @@ def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str
         median, high = (float(percent.quantile(q)) for q in (0.5, 0.95))
         result[f"{name} error %"] = {"median": float(f"{median:.2g}"), "95 %": float(f"{high:.2g}")}
     return result
+
+
+def engines(network: Any, plain_network: Any) -> dict[str, Callable[..., Any]]:
+    """The same network in other engines: the plain schedule compiled, and the exported file."""
+    from hybriddepth_ros.models.onnx_export import to_onnx
+    from hybriddepth_ros.models.weights_config import WeightsConfig
+
+    kind = type(network).__name__.lower()
+    found: dict[str, Callable[..., Any]] = {"torch.compile": torch.compile(plain_network)}
+    config = WeightsConfig("made", kind, focus_unit="metres", depth_range=(0.02, 10.0), invert_depth=True)
+    file = to_onnx(network, config).SerializeToString()
+    names = ("rgb", "stack", "focus_distances")
+    outputs = ("depth", "relative", "focus_depth", "focus_std")
+
+    def answer(values: Iterable[Any]) -> SimpleNamespace:
+        tensors = (torch.from_numpy(np.array(value)) for value in values)
+        return SimpleNamespace(**dict(zip(outputs, tensors, strict=True)))
+
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = THREADS
+        session = onnxruntime.InferenceSession(file, settings)
+        found["ONNX Runtime"] = lambda *tensors: answer(
+            session.run(None, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)})
+        )
+    if importlib.util.find_spec("openvino"):
+        import openvino
+
+        compiled = openvino.compile_model(
+            openvino.Core().read_model(file), "CPU", {"INFERENCE_NUM_THREADS": THREADS}
+        )
+        found["OpenVINO"] = lambda *tensors: answer(compiled([tensor.numpy() for tensor in tensors]).values())
+    return found
 
 
 def made(kind: type[HybridDepth] | type[CrossDepth]) -> Any:

@@ -14,6 +14,7 @@ from hybriddepth_ros.models.base import (
     check_device,
     load_model,
     model_names,
+    takes_weights,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "for_inference",
     "load_model",
     "model_names",
+    "takes_weights",
 ]
 
 _NETWORKS = {

@@ -59,6 +59,7 @@ _MODELS = {
     "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
 }
 _TAKE_WEIGHTS = ("hybriddepth", "crossdepth")
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED")  # CUDA's words, the CPU's, cuDNN's
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")
 
 
@@ -82,17 +83,26 @@ def load_model(
         )
     check_device(device)
     module, _, attribute = _MODELS[name].partition(":")
-    takes_weights = name in _TAKE_WEIGHTS
-    if weights and not takes_weights:
+    if weights and not takes_weights(name):
         raise ModelError(f"model: {name} takes no weights, got {weights!r}")
-    if precision != PRECISIONS[0] and not takes_weights:
+    if precision != PRECISIONS[0] and not takes_weights(name):
         raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
-    arguments = (device, weights, precision) if takes_weights else (device,)
+    arguments = (device, weights, precision) if takes_weights(name) else (device,)
     try:
         made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
     except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
         raise ModelError(f"model: {name} needs a Python package that is not here: {error}") from None
     return made
+
+
+def takes_weights(name: str) -> bool:
+    """Whether a model needs weights, and knows of precisions."""
+    return name in _TAKE_WEIGHTS
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had too little memory: PyTorch says it in several kinds of error."""
+    return any(mark in str(error) for mark in _OUT_OF_MEMORY)
 
 
 def check_device(device: str) -> None:

@@ -25,6 +25,7 @@ from hybriddepth_ros.errors import WeightsError
 
 _PICKLE_LIMIT = 64 << 20  # the description of a checkpoint, tensors apart, is below 1 MB
 _BLOCK = 1 << 20
+_COPIES = 4  # how often the numbers of a checkpoint may be used: tied weights and averages share some
 
 
 def sha256_of(path: Path) -> str:
@@ -204,13 +205,15 @@ _DTYPES = {
 }
 
 
-class _TensorUnpickler(pickle.Unpickler):
+# Not pickle.Unpickler: written in C, it takes memory by the largest index in a file, gigabytes for 300 bytes.
+class _TensorUnpickler(pickle._Unpickler):
     """Knows dictionaries, tensors and storages; every other name in the pickle becomes an `_Inert`."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}/data.pkl"), encoding="utf-8")
         self._archive, self._folder = archive, folder
         self._blocks: dict[str, Tensor] = {}
+        self._spare = _COPIES * sum(info.file_size for info in archive.infolist())  # bytes
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -242,7 +245,11 @@ class _TensorUnpickler(pickle.Unpickler):
             raise WeightsError("a tensor that is larger than its storage")
         if 0 in sides:
             return torch.empty(sides, dtype=storage.dtype)
-        return self._block(storage).as_strided(sides, steps, offset).clone()
+        tensor = self._block(storage).as_strided(sides, steps, offset)
+        self._spare -= tensor.nbytes
+        if self._spare < 0:
+            raise WeightsError("the same numbers many times over")
+        return tensor.clone()
 
     def _block(self, storage: _Storage) -> Tensor:
         if storage.key not in self._blocks:

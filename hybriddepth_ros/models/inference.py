@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from hybriddepth_ros.models.cuda_graph import CudaGraph
 from hybriddepth_ros.models.feature_pyramid import ConvBlock
 from hybriddepth_ros.models.hybriddepth import HybridDepth
 from hybriddepth_ros.models.int8 import Int8Conv2d, Int8Linear, Quantised, quantise
-from hybriddepth_ros.models.volume_decoder import VolumeConv
+from hybriddepth_ros.models.volume_decoder import VolumeConv, over_slices
 
 Network = TypeVar("Network", HybridDepth, CrossDepth)
 Core = Callable[..., Tensor]
@@ -38,7 +38,8 @@ def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT3
 
     precision: `float32`, whose results differ from the network's by rounding; `int8` (CPU), for the
     convolutions of the focal volume and the linear layers of the prior; `bfloat16` or `float16` (CUDA), for
-    everything but alignment and regression. ModelError for one that the device cannot do.
+    prior and focal volume. Alignment, regression and fusion are in float32 always: the ratio of two depths
+    has poles that half precision cannot hold. ModelError for a precision that the device cannot do.
     """
     check_precision(precision, device)
     ready = copy.deepcopy(network).eval().requires_grad_(False)
@@ -52,11 +53,25 @@ def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT3
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     ready.to(device)
-    if device.startswith("cuda"):
-        for part, name in _cores(ready):
-            core: Core = getattr(part, name)
-            setattr(part, name, CudaGraph(_in_half(core, HALF[precision]) if precision in HALF else core))
+    for part, name in _cores(ready):
+        core: Core = getattr(part, name)
+        is_fusion = part not in (ready.relative_depth, ready.focal_volume)
+        if precision == INT8 and not is_fusion:
+            setattr(part, name, _one_by_one(core))
+        elif device.startswith("cuda"):
+            in_half = precision in HALF and not is_fusion
+            setattr(part, name, CudaGraph(_in_half(core, HALF[precision]) if in_half else _in_full(core)))
     return ready
+
+
+def release_memory(network: Any) -> None:
+    """Give back what a network that was made ready keeps on a CUDA device beside its weights."""
+    graphs = [getattr(part, name, None) for part, name in _cores(network)]
+    for graph in graphs:
+        if isinstance(graph, CudaGraph):
+            graph.release()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -64,18 +79,9 @@ def check_precision(precision: str, device: str) -> None:
     if precision not in PRECISIONS:
         raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     on_gpu = device.startswith("cuda")
-    if precision == INT8 and on_gpu:
-        raise ModelError(
-            f"precision: int8 is for the CPU, the device is {device}: expected float32 or {_half()}"
-        )
-    if precision in HALF and not on_gpu:
-        raise ModelError(
-            f"precision: {precision} needs a CUDA device, this one is {device}: expected float32 or int8"
-        )
-
-
-def _half() -> str:
-    return " or ".join(HALF)
+    possible = (FLOAT32, *HALF) if on_gpu else (FLOAT32, INT8)
+    if precision not in possible:
+        raise ModelError(f"precision: on {device} expected {' or '.join(possible)}, got {precision!r}")
 
 
 def fold_batch_norms(module: nn.Module) -> None:
@@ -98,7 +104,8 @@ class UpsampledConv(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        assert convolution.kernel_size == (3, 3) and convolution.stride == (1, 1)
+        assert (convolution.kernel_size, convolution.stride, convolution.padding) == ((3, 3), (1, 1), (1, 1))
+        assert (convolution.dilation, convolution.groups) == ((1, 1), 1)
         # [even or odd, small row, row of the original kernel]
         which = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
         self.phases = nn.ModuleList()
@@ -132,15 +139,7 @@ class ThreeSliceConv(nn.Module):
 
     def forward(self, volume: Tensor, slices: int) -> Tensor:
         """[B * N, outputs, h, w] of volume [B * N, inputs, h, w], N = slices."""
-        source = _source(volume, self.here)
-        result: Tensor = self.here(source)
-        if self.before is not None and self.after is not None and slices > 1:
-            parts = result.unflatten(0, (-1, slices))  # [B, N, outputs, h, w]
-            for index in range(len(parts)):  # neighbours are neighbours within a sample only
-                one = source[index * slices : (index + 1) * slices]
-                parts[index, 1:] += self.before(one[:-1])
-                parts[index, :-1] += self.after(one[1:])
-        return result
+        return over_slices(_source(volume, self.here), slices, self.here, self.before, self.after)
 
 
 def _source(x: Tensor, convolution: nn.Module) -> Tensor | Quantised:
@@ -194,8 +193,10 @@ def _quantised_linear(module: nn.Module) -> nn.Module | None:
     return Int8Linear(module) if isinstance(module, nn.Linear) else None
 
 
-def _cores(network: HybridDepth | CrossDepth) -> Iterator[tuple[nn.Module, str]]:
+def _cores(network: Any) -> Iterator[tuple[nn.Module, str]]:
     """The parts that are arithmetic on tensors alone, and the method that is it."""
+    if not isinstance(network, (HybridDepth, CrossDepth)):
+        return
     yield network.relative_depth, "predict"
     yield network.focal_volume, "cost"
     if isinstance(network, HybridDepth):
@@ -208,5 +209,24 @@ def _in_half(core: Core, dtype: torch.dtype) -> Core:
     def run(*tensors: Tensor) -> Tensor:
         with torch.autocast("cuda", dtype):
             return core(*tensors).float()
+
+    return run
+
+
+def _in_full(core: Core) -> Core:
+    """Without TF32, which cuDNN uses unasked: 10 bits where float32 has 23."""
+
+    def run(*tensors: Tensor) -> Tensor:
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            return core(*tensors)
+
+    return run
+
+
+def _one_by_one(core: Core) -> Core:
+    """Sample by sample: in int8 the range of one would else set the levels of all."""
+
+    def run(batch: Tensor) -> Tensor:
+        return torch.cat([core(sample) for sample in batch.split(1)])
 
     return run

@@ -8,7 +8,8 @@ compiler.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,19 @@ from torch import Tensor, nn
 from hybriddepth_ros.errors import ModelError
 
 _LEVELS = 127
-_LEAST_INPUTS = 16  # channels; with fewer, quantising costs more than it saves
+_LEAST_CHANNELS = 16  # with fewer, quantising costs more than it saves
 
 
-class Quantised(NamedTuple):
+@dataclass(frozen=True)
+class Quantised:
     """value = scale * (data - zero_point); data [B, C, h, w] uint8, channels-last."""
 
     data: Tensor
     scale: float
     zero_point: int
 
-    def __getitem__(self, index: slice) -> Quantised:  # type: ignore[override]
-        return Quantised(self.data[index], self.scale, self.zero_point)
+    def __getitem__(self, samples: slice) -> Quantised:
+        return replace(self, data=self.data[samples])
 
 
 def quantise(x: Tensor) -> Quantised:
@@ -40,8 +42,12 @@ def quantise(x: Tensor) -> Quantised:
 def _levels(x: Tensor) -> tuple[Tensor, float, int]:
     """x as levels 0 .. 127 [uint8], the value of one level, and the level of 0."""
     low, high = (float(value) for value in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ModelError("precision: int8: the network's values are not finite: expected float32")
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / (_LEVELS - 0.6) or 1.0  # room for 0 to be moved to a level
+    scale = (high - low) / (_LEVELS - 0.6)  # room for 0 to be moved to a level
+    if scale < torch.finfo(x.dtype).tiny:
+        scale = 1.0
     zero_point = round(-low / scale)
     half = torch.tensor(zero_point + 0.5, dtype=x.dtype)  # the conversion cuts off what is behind the point
     levels = torch.add(half, x, alpha=1.0 / scale)
@@ -74,7 +80,9 @@ class Int8Conv2d(nn.Module):
         """[B, outputs, h', w'] float32 of x [B, inputs, h, w]."""
         source = x if isinstance(x, Quantised) else quantise(x)
         result: Tensor = torch.ops.onednn.qconv_pointwise(
-            *source,
+            source.data,
+            source.scale,
+            source.zero_point,
             self.packed,
             self.scale,
             self.zeros,
@@ -95,10 +103,10 @@ class Int8Conv2d(nn.Module):
     @staticmethod
     def is_worth_it(convolution: nn.Conv2d) -> bool:
         """Whether this convolution gains: enough channels, and all of them mixed."""
-        return (
-            convolution.groups == 1
-            and min(convolution.in_channels, convolution.out_channels) >= _LEAST_INPUTS
-        )
+        plain = convolution.groups == 1 and convolution.dilation == (1, 1)
+        simple = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+        channels = min(convolution.in_channels, convolution.out_channels)
+        return plain and simple and channels >= _LEAST_CHANNELS
 
 
 class Int8Linear(nn.Module):
@@ -132,7 +140,7 @@ class Int8Linear(nn.Module):
 
 
 def _check_available() -> None:
-    if not hasattr(torch.ops.onednn, "qconv_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv_pointwise"):
         raise ModelError(
             "precision: int8 needs a PyTorch built with oneDNN, this one is not: expected float32"
         )

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from hybriddepth_ros.errors import ModelError, WeightsError
 from hybriddepth_ros.image_files import ImageRGB, to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, check_device, is_out_of_memory
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
 from hybriddepth_ros.models.focus_measure import measure_focus, resize
-from hybriddepth_ros.models.inference import check_precision, for_inference
+from hybriddepth_ros.models.inference import check_precision, for_inference, release_memory
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 
@@ -29,7 +29,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 NO_ESTIMATE_SIGMA = 1e3  # 1/m: larger than any limit on sigma
 FEATURELESS_LEVELS = 1.0  # standard deviation of an image that shows nothing, noise averaged away
 AT_BOUND = 1e-5  # of the bound: float32 rounding
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED")  # CUDA's words, the CPU's, cuDNN's
 STEP_SHARE = 12.0**-0.5  # standard deviation of an error that is spread evenly over one step
 
 
@@ -90,11 +89,10 @@ class PublishedEstimator:
             return _image(out.depth), _image(out.focus_std)
         except RuntimeError as error:  # torch.OutOfMemoryError is one, but not the only one that says so
             said = _one_line(error)
-            if not any(mark in str(error) for mark in OUT_OF_MEMORY):
+            if not is_out_of_memory(error):
                 raise
         # Out here, where the exception is gone and with it the frames whose tensors it kept alive.
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        release_memory(self.network)
         size = f"{slices} slices of {width}x{height} px"
         raise ModelError(f"{self.model} on {self.device}: out of memory for {size}: {said}")
 
@@ -204,13 +202,9 @@ def is_featureless(stack: AlignedStack) -> bool:
 
 def find_device(device: str) -> str:
     """`auto` as cuda where there is one, else cpu; ModelError for a device that is not there."""
+    check_device(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        number = int(device.partition(":")[2] or 0)
-        if number >= count:
-            raise ModelError(f"device {device}: expected one that is there, found {count} CUDA devices")
     return device
 
 

@@ -7,11 +7,16 @@ Attributes carry the names of the published checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybriddepth_ros.models.feature_pyramid import pool_counts
+
+Convolution = Callable[[Any], Tensor]
 
 
 class VolumeDecoder(nn.Module):
@@ -109,13 +114,13 @@ class VolumeConv(nn.Conv3d):
     def forward(self, volume: Tensor, slices: int) -> Tensor:  # type: ignore[override]
         """[B * N, outputs, h, w] of volume [B * N, inputs, h, w], N = slices."""
         before, here, after = self.kernels()
-        result = F.conv2d(volume, here, self.bias, padding="same")
-        if before is None or after is None or slices == 1:
-            return result
-        source, target = (x.unflatten(0, (-1, slices)) for x in (volume, result))  # [B, N, C, h, w]
-        target[:, 1:] += self._beside(source[:, :-1], before)
-        target[:, :-1] += self._beside(source[:, 1:], after)
-        return result
+        return over_slices(
+            volume,
+            slices,
+            lambda x: F.conv2d(x, here, self.bias, padding="same"),
+            None if before is None else lambda x: F.conv2d(x, before, padding="same"),
+            None if after is None else lambda x: F.conv2d(x, after, padding="same"),
+        )
 
     def kernels(self) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """For the slice before, the slice itself and the slice after; each [O, C, k, k]."""
@@ -124,9 +129,22 @@ class VolumeConv(nn.Conv3d):
         before, here, after = self.weight.unbind(2)
         return before, here, after
 
-    def _beside(self, source: Tensor, kernel: Tensor) -> Tensor:
-        moved = F.conv2d(source.flatten(0, 1), kernel, padding="same")
-        return moved.unflatten(0, source.shape[:2])
+
+def over_slices(
+    source: Any, slices: int, here: Convolution, before: Convolution | None, after: Convolution | None
+) -> Tensor:
+    """Each slice through `here`, plus the slice before it and the one after it through theirs.
+
+    source [B * N, C, h, w]: a tensor, or what the convolutions take for one and can be cut like one.
+    """
+    result = here(source)
+    if before is None or after is None or slices == 1:
+        return result
+    for start in range(0, len(result), slices):  # neighbours are neighbours within a sample only
+        one, sums = source[start : start + slices], result[start : start + slices]
+        sums[1:] += before(one[:-1])
+        sums[:-1] += after(one[1:])
+    return result
 
 
 class VolumeConvNorm(nn.Sequential):

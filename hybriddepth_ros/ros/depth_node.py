@@ -15,6 +15,7 @@ from std_srvs.srv import SetBool, Trigger
 from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.errors import HybridDepthError, ModelError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
+from hybriddepth_ros.models import PRECISIONS, takes_weights
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
@@ -85,7 +86,8 @@ class DepthNode(ManagedNode):
             if not parameters.model_fallback:
                 raise
             self.problem("model replaced", f"{parameters.model_fallback} runs instead: {error}")
-            return load_estimator(parameters.model_fallback, parameters.device, options)
+            precision = parameters.precision if takes_weights(parameters.model_fallback) else PRECISIONS[0]
+            return load_estimator(parameters.model_fallback, parameters.device, options, precision=precision)
 
     def _forget(self) -> None:
         self._estimator = self._outputs = self._worker = self._assembler = self._latest = None

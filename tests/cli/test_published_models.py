@@ -143,6 +143,6 @@ def test_without_the_variable_weights_lie_in_the_users_cache(
     depth = ("depth", stack, "--model", "crossdepth", "--out", tmp_path / "out")
     refused(run_cli(*depth), f"no weights are installed in {folder}", "weights import FILE")
     assert not folder.exists()  # asking makes nothing
-    write_config(WeightsConfig("mine", "crossdepth", focus_unit="metres"))
+    write_config(WeightsConfig("mine", "crossdepth", focus_unit="metres", depth_range=(0.02, 10.0)))
     assert (folder / "mine.yaml").is_file() and "mine" in run_cli("weights", "list").out
     refused(run_cli(*depth), str(folder / "mine.safetensors"))  # found there; its tensors are missing

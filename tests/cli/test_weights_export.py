@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from hybriddepth_ros.models.relative_depth import RelativeDepth
-    from hybriddepth_ros.models.weights import import_checkpoint
+    from hybriddepth_ros.models.weights_import import import_checkpoint
 
     folder = tmp_path_factory.mktemp("weights")
     with torch.device("meta"):

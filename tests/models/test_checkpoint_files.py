@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import sys
+import tracemalloc
 import types
 import zipfile
 from collections import OrderedDict
@@ -232,6 +233,29 @@ def test_big_endian_numbers_are_refused(tmp_path: Path) -> None:
     save_with_trainer(path, {"a": torch.ones(2)})
     rewritten(path, lambda name, data: b"big" if name.endswith("/byteorder") else data)
     refused(path, "big-endian")
+
+
+def test_a_large_index_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    save_with_trainer(path, {"a": torch.ones(2)})
+    remembered_at = b"r" + (1 << 27).to_bytes(4, "little")  # LONG_BINPUT: a table of so many entries, 1 GB
+    forged = b"\x80\x02cos\nsystem\n" + remembered_at + b"."
+    rewritten(path, lambda name, data: forged if name.endswith("/data.pkl") else data)
+    tracemalloc.start()
+    try:
+        refused(path, "no tensor")
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_same_numbers_many_times_over_are_refused(tmp_path: Path) -> None:
+    values = torch.zeros(100_000)
+    save_with_trainer(tmp_path / "tied.ckpt", {"a": values, "tied": values})
+    assert len(read_checkpoint(tmp_path / "tied.ckpt")) == 2
+    many = {str(index): values[index:] for index in range(50)}
+    save_with_trainer(tmp_path / "many.ckpt", many)
+    refused(tmp_path / "many.ckpt", "many times over")
 
 
 def test_a_description_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

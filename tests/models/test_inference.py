@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.plain_networks import plain
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models import CrossDepth, HybridDepth
 from hybriddepth_ros.models.inference import UpsampledConv, check_precision, fold_batch_norms, for_inference
-from hybriddepth_ros.models.int8 import Int8Conv2d, Int8Linear, Quantised, quantise
+from hybriddepth_ros.models.int8 import Int8Conv2d, Int8Linear, quantise
 from tests.models.conftest import made_stack
 from tests.published_weights import load_fixture
 
@@ -97,9 +100,37 @@ def test_int8_errs_by_percents_where_float32_errs_by_rounding(
     stored = load_fixture("net_5x224x224")
     inputs = (stored["rgb"], stored["stack"], stored["focus_dist"])
     out, expected = ready_int8(*inputs), hybriddepth(*inputs)
-    assert 1e-5 < relative_rms(out.relative, expected.relative) < 0.01  # measured: 0.005
-    assert 1e-5 < relative_rms(out.focus_depth, expected.focus_depth) < 0.08  # measured: 0.04
-    assert bool(torch.isfinite(out.depth).all())
+    for name, bound in (("relative", 0.05), ("focus_depth", 0.25), ("depth", 0.25)):
+        value = getattr(expected, name)
+        of_spread = float((getattr(out, name) - value).pow(2).mean().sqrt() / value.std())
+        assert 1e-3 < of_spread < bound, name
+
+
+def test_int8_does_not_mix_the_samples_of_a_batch(ready_int8: HybridDepth) -> None:
+    stack = made_stack(2, 3, 64, 64)
+    focus = torch.tensor([[0.5, 0.9, 2.0]]).expand(2, 3)
+    stack[1] *= 100.0
+    together, alone = ready_int8.focal_volume(stack, focus), ready_int8.focal_volume(stack[:1], focus[:1])
+    torch.testing.assert_close(together.depth[:1], alone.depth, rtol=0.0, atol=1e-6)
+
+
+def test_values_that_int8_has_no_levels_for() -> None:
+    layer = Int8Conv2d(nn.Conv2d(16, 16, 3, padding=1, bias=False))
+    for nothing in (0.0, 1e-40, -1e-40):
+        assert float(layer(torch.full((1, 16, 4, 4), nothing)).abs().max()) < 1e-30
+    assert bool(torch.isfinite(layer(torch.full((1, 16, 4, 4), 1e30))).all())
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="not finite"):
+            layer(torch.full((1, 16, 4, 4), value))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dilation": 2}, {"groups": 2}, {"padding": "same"}, {"padding_mode": "reflect"}],
+)
+def test_a_convolution_that_int8_does_not_do_stays_as_it_is(options: dict[str, Any]) -> None:
+    assert Int8Conv2d.is_worth_it(nn.Conv2d(16, 16, 3))
+    assert not Int8Conv2d.is_worth_it(nn.Conv2d(16, 16, 3, **options))
 
 
 @pytest.mark.parametrize("offset", [0.0, -0.7, 3.0])
@@ -117,15 +148,14 @@ def test_quantised_values_are_within_half_a_level(offset: float) -> None:
 def test_an_int8_convolution_is_the_convolution_of_its_rounded_operands(bias: bool) -> None:
     convolution = nn.Conv2d(16, 20, 3, padding=1, stride=2, bias=bias)
     x = torch.randn(2, 16, 9, 8) - 0.3
-    data, scale, zero_point = quantise(x)
+    quantised = quantise(x)
     weight_scale = convolution.weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
     rounded = (convolution.weight / weight_scale).round() * weight_scale
-    expected = nn.functional.conv2d(
-        scale * (data.float() - zero_point), rounded, convolution.bias, stride=2, padding=1
-    )
+    values = quantised.scale * (quantised.data.float() - quantised.zero_point)
+    expected = nn.functional.conv2d(values, rounded, convolution.bias, stride=2, padding=1)
     ours = Int8Conv2d(convolution)
     torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ours(Quantised(data, scale, zero_point)), ours(x))
+    torch.testing.assert_close(ours(quantised), ours(x))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -165,17 +195,46 @@ def test_a_precision_that_the_device_cannot_do_is_refused(precision: str, device
         check_precision(precision, device)
 
 
+# ---- the yardstick of benchmarks/networks.py
+
+
+def test_the_plain_schedule_gives_the_same_numbers(hybriddepth: HybridDepth) -> None:
+    unhurried = plain(hybriddepth)
+    stack, focus = made_stack(2, 3, 96, 64), torch.tensor([[0.5, 0.9, 2.0]]).expand(2, 3)
+    expected, result = hybriddepth.focal_volume(stack, focus), unhurried.focal_volume(stack, focus)
+    torch.testing.assert_close(result.depth, expected.depth, rtol=1e-4, atol=5e-5)
+    maps = tuple(0.5 + torch.rand(1, 1, 64, 96) for _ in range(3))
+    torch.testing.assert_close(
+        unhurried.scale_refinement(*maps), hybriddepth.scale_refinement(*maps), rtol=1e-4, atol=2e-4
+    )
+    assert any(isinstance(module, nn.BatchNorm3d) for module in unhurried.modules())
+
+
 # ---- on a GPU
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 5e-3), ("bfloat16", 0.2), ("float16", 0.1)])
-def test_a_gpu_gives_the_depth_of_the_cpu(hybriddepth: HybridDepth, precision: str, bound: float) -> None:
-    stored = load_fixture("net_5x224x224")
-    inputs = (stored["rgb"], stored["stack"], stored["focus_dist"])
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-3), ("bfloat16", 0.1), ("float16", 0.02)])
+def test_a_gpu_replays_the_depth_of_the_cpu(hybriddepth: HybridDepth, precision: str, bound: float) -> None:
+    first, second = (load_fixture(name) for name in ("net_5x224x224", "net_5x256x320"))
     on_gpu = for_inference(hybriddepth, "cuda", precision)
-    expected = hybriddepth(*inputs).focus_depth
-    for _ in range(2):  # captured, then replayed
-        result = on_gpu(*(tensor.cuda() for tensor in inputs)).focus_depth.cpu()
-        assert float((result - expected).abs().median()) < bound
+    names = ("relative", "focus_depth", "refined_scales")
+
+    def check(stored: dict[str, Tensor], mirrored: bool) -> Any:
+        inputs = [stored["rgb"], stored["stack"], stored["focus_dist"]]
+        if mirrored:  # another image of the same size, for the same graph
+            inputs[:2] = [image.flip(-1) for image in inputs[:2]]
+        expected, result = hybriddepth(*inputs), on_gpu(*(tensor.cuda() for tensor in inputs))
+        for name in names:
+            value = getattr(expected, name)
+            assert float((getattr(result, name).cpu() - value).abs().median() / value.std()) < bound, name
+        return result
+
+    kept = check(first, False)
+    before = [getattr(kept, name).clone() for name in names]
+    check(first, True)
+    check(second, False)
+    check(first, False)
+    assert all(torch.equal(getattr(kept, name), value) for name, value in zip(names, before, strict=True))
+    assert on_gpu.focal_volume.cost.can_capture and on_gpu.relative_depth.predict.can_capture

@@ -27,9 +27,12 @@ def test_the_example_prints_what_it_says(
 
     monkeypatch.setattr(torch, "load", load)
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     exec(compile(examples[0], str(PAGE), "exec"), {})
     assert capsys.readouterr().out.startswith("torch.Size([1, 1, 120, 160]) tensor([[")
+    spoken: dict[str, Any] = {}
+    exec(compile(examples[2], str(PAGE), "exec"), spoken)
+    assert spoken["ready"].invert_depth and spoken["ready"] is not spoken["network"]
 
 
 def test_the_page_names_every_flag() -> None:

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybriddepth_ros import FocalSlice, FocalStack
+from hybriddepth_ros import FocalSlice, FocalStack, load_estimator
+from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.estimator import to_metres
-from hybriddepth_ros.models import AlignedStack, CrossAttentionFusion
+from hybriddepth_ros.models import AlignedStack, CrossAttentionFusion, published_estimator
 from hybriddepth_ros.models.published_estimator import NO_ESTIMATE_SIGMA
 from hybriddepth_ros.models.weights_config import WeightsConfig
 from tests import stacks
@@ -232,3 +233,31 @@ def test_the_order_in_which_slices_come_does_not_matter(order: list[int]) -> Non
     np.testing.assert_array_equal(mixed.depth, expected.depth)
     np.testing.assert_array_equal(mixed.sigma, expected.sigma)
     np.testing.assert_array_equal(mixed.all_in_focus, expected.all_in_focus)
+
+
+@pytest.mark.parametrize("model", ["hybriddepth", "crossdepth"])
+def test_the_precision_reaches_the_network(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def ready(network: Any, device: str, precision: str) -> Any:
+        asked.append((device, precision))
+        return network
+
+    monkeypatch.setattr(published_estimator, "for_inference", ready)
+    monkeypatch.setattr(published_estimator, "load_weights", lambda *_: (METRES, {}))
+    monkeypatch.setattr(published_estimator, "build_network", lambda _: Loadable())
+    load_estimator(model, "cpu", precision="int8")
+    load_estimator(model, "cpu")
+    assert asked == [("cpu", "int8"), ("cpu", "float32")]
+
+
+class Loadable(StandIn):
+    def load_published(self, _: Any) -> None:
+        """Takes any tensors."""
+
+
+def test_a_precision_that_cannot_be_is_refused_before_weights_are_read() -> None:
+    with pytest.raises(ModelError, match="on cpu expected float32 or int8, got 'bfloat16'"):
+        load_estimator("hybriddepth", "cpu", precision="bfloat16")
+    with pytest.raises(ModelError, match="classical knows float32 only"):
+        load_estimator("classical", precision="int8")

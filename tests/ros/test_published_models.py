@@ -160,7 +160,9 @@ def test_without_weights_configuring_fails_and_another_model_can_be_had(
 def test_without_weights_the_fallback_runs_if_there_is_one_and_the_node_says_so(
     context: Context, peer: Peer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = parameters(model="hybriddepth", weights="nowhere.ckpt", model_fallback="classical")
+    overrides = parameters(
+        model="hybriddepth", weights="nowhere.ckpt", precision="int8", model_fallback="classical"
+    )
     with Running(DepthNode, context, parameter_overrides=overrides) as node:
         newest = peer.diagnostics("depth")
         node.start()
@@ -202,7 +204,7 @@ def exhausted(monkeypatch: pytest.MonkeyPatch) -> Any:
     network = Network(depth=1.0, std=0.2)
     estimator = pipeline_of(estimator_of(METRES, network))
 
-    def load(model: str, device: str, options: Any, weights: str = "") -> Any:
+    def load(model: str, device: str, options: Any, *_: Any) -> Any:
         estimator.options = options
         return estimator
 
