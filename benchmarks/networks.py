@@ -5,14 +5,15 @@
     .venv/bin/python benchmarks/networks.py --engines           # also in other engines, where installed
 
 Rounds alternate between the candidates, so that a slow minute of the machine hits all of them; a figure is
-the least of its rounds. Weights are made (a fixed seed): times do not depend on them. The errors of reduced
-precisions do, and stand for networks of random weights.
+the least of its rounds. Weights are those of the parity tests: times do not depend on them. The errors of
+reduced precisions do, and stand for networks of random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,7 +26,10 @@ from measure import report
 from plain_networks import plain
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from hybriddepth_ros.models import CrossDepth, HybridDepth, for_inference
+from tests.published_weights import make_weights
 
 HEIGHT, WIDTH, SLICES, THREADS = 480, 640, 5, 2
 MODELS: dict[str, type[HybridDepth] | type[CrossDepth]] = {
@@ -49,7 +53,7 @@ def main() -> None:
     for precision in ("float32", "bfloat16", "float16") if on_gpu else ("float32", "int8"):
         candidates[precision] = for_inference(network, options.device, precision)
     if options.engines:
-        candidates |= engines(network, candidates["plain"])
+        candidates |= engines(network, candidates)
     inputs = made_inputs(options.device)
     with torch.inference_mode():
         times = least_times(candidates, inputs, options.rounds)
@@ -111,7 +115,7 @@ def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str
     """Difference to the reference: median and 95 %, in percent of the value's standard deviation."""
     expected, found = reference(*inputs), network(*inputs)
     result = {}
-    for name in ("relative", "focus_depth"):
+    for name in ("relative", "focus_depth", "depth"):
         value = getattr(expected, name)
         percent = 100.0 * ((getattr(found, name) - value).abs() / value.std()).flatten()
         median, high = (float(percent.quantile(q)) for q in (0.5, 0.95))
@@ -119,13 +123,15 @@ def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str
     return result
 
 
-def engines(network: Any, plain_network: Any) -> dict[str, Callable[..., Any]]:
+def engines(network: Any, candidates: dict[str, Any]) -> dict[str, Callable[..., Any]]:
     """The same network in other engines: the plain schedule compiled, and the exported file."""
     from hybriddepth_ros.models.onnx_export import to_onnx
     from hybriddepth_ros.models.weights_config import WeightsConfig
 
     kind = type(network).__name__.lower()
-    found: dict[str, Callable[..., Any]] = {"torch.compile": torch.compile(plain_network)}
+    found: dict[str, Callable[..., Any]] = {
+        f"{name}, torch.compile": torch.compile(candidates[name]) for name in ("plain", "float32")
+    }
     config = WeightsConfig("made", kind, focus_unit="metres", depth_range=(0.02, 10.0), invert_depth=True)
     file = to_onnx(network, config).SerializeToString()
     names = ("rgb", "stack", "focus_distances")
@@ -155,14 +161,9 @@ def engines(network: Any, plain_network: Any) -> dict[str, Callable[..., Any]]:
 
 
 def made(kind: type[HybridDepth] | type[CrossDepth]) -> Any:
-    """A network of random weights whose results stay in a range like that of trained ones."""
-    torch.manual_seed(0)
+    """A network of drawn weights, in which every stage's results vary."""
     network = kind(invert_depth=True).eval()
-    with torch.no_grad():
-        for module in network.focal_volume.modules():
-            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                nn.init.normal_(module.weight, std=(1.5 / module.weight[0].numel()) ** 0.5)
-        nn.init.constant_(network.relative_depth.network.head.conv3.bias, 4.5)  # inverse depth above 0
+    network.load_published(make_weights(network.published_layout().shapes))
     return network
 
 

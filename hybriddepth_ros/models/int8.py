@@ -1,9 +1,10 @@
 """Convolutions and linear layers in int8 on a CPU: weights quantised once, what goes in at every call.
 
 Weights have a scale per output channel, inputs one per tensor, from their least and largest value at that
-call: no calibration data is needed. Inputs get 7 bits: processors without VNNI add two products in 16 bits,
-which 8 bits times 8 bits would overflow. The arithmetic is oneDNN's, through the operators of PyTorch's own
-compiler.
+call: no calibration data is needed. One of the two gets 8 bits and the other 7, because processors without
+VNNI add two products in 16 bits, which 8 bits times 8 bits would overflow: in a convolution weights get 7,
+for they are spread more evenly than an image's values; in a linear layer the inputs. The arithmetic is
+oneDNN's, through the operators of PyTorch's own compiler.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from hybriddepth_ros.errors import ModelError
 
-_LEVELS = 127
+_CONV_LEVELS = (255, 63)  # the highest of an input (from 0 on), and of a weight (on either side of 0)
+_LINEAR_LEVELS = (127, 127)
 _LEAST_CHANNELS = 16  # with fewer, quantising costs more than it saves
 
 
@@ -33,30 +35,30 @@ class Quantised:
 
 
 def quantise(x: Tensor) -> Quantised:
-    """x [B, C, h, w] with 7 bits between its least and its largest value, and 0 exact."""
+    """x [B, C, h, w] with 8 bits between its least and its largest value, and 0 exact."""
     plain = x.permute(0, 2, 3, 1).contiguous()  # PyTorch finds the extremes of channels-last memory slowly
-    data, scale, zero_point = _levels(plain)
+    data, scale, zero_point = _levels(plain, _CONV_LEVELS[0])
     return Quantised(data.permute(0, 3, 1, 2), scale, zero_point)
 
 
-def _levels(x: Tensor) -> tuple[Tensor, float, int]:
-    """x as levels 0 .. 127 [uint8], the value of one level, and the level of 0."""
+def _levels(x: Tensor, highest: int) -> tuple[Tensor, float, int]:
+    """x as levels 0 .. highest [uint8], the value of one level, and the level of 0."""
     low, high = (float(value) for value in x.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ModelError("precision: int8: the network's values are not finite: expected float32")
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / (_LEVELS - 0.6)  # room for 0 to be moved to a level
+    scale = (high - low) / (highest - 0.6)  # room for 0 to be moved to a level
     if scale < torch.finfo(x.dtype).tiny:
         scale = 1.0
     zero_point = round(-low / scale)
     half = torch.tensor(zero_point + 0.5, dtype=x.dtype)  # the conversion cuts off what is behind the point
     levels = torch.add(half, x, alpha=1.0 / scale)
-    return levels.to(torch.int8).view(torch.uint8), scale, zero_point
+    return levels.to(torch.uint8), scale, zero_point
 
 
-def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight [O, ...] as int8 levels, and the value of one level for each output [O]."""
-    scale = weight.abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / _LEVELS
+def _rounded(weight: Tensor, highest: int) -> tuple[Tensor, Tensor]:
+    """weight [O, ...] as levels -highest .. highest, and the value of one level for each output [O]."""
+    scale = weight.abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / highest
     levels = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
     return levels.round().to(torch.int8), scale
 
@@ -67,7 +69,7 @@ class Int8Conv2d(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         _check_available()
-        rounded, scale = _rounded(convolution.weight.detach())
+        rounded, scale = _rounded(convolution.weight.detach(), _CONV_LEVELS[1])
         self.stride, self.padding = list(convolution.stride), list(map(int, convolution.padding))
         self.register_buffer("scale", scale)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32))
@@ -115,7 +117,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         _check_available()
-        rounded, scale = _rounded(linear.weight.detach())
+        rounded, scale = _rounded(linear.weight.detach(), _LINEAR_LEVELS[1])
         self.register_buffer("scale", scale)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32))
         self.bias = linear.bias
@@ -124,7 +126,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., outputs] of x [..., inputs]."""
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
-            *_levels(x.contiguous()),
+            *_levels(x.contiguous(), _LINEAR_LEVELS[0]),
             self.packed,
             self.scale,
             self.zeros,

@@ -100,7 +100,7 @@ def test_int8_errs_by_percents_where_float32_errs_by_rounding(
     stored = load_fixture("net_5x224x224")
     inputs = (stored["rgb"], stored["stack"], stored["focus_dist"])
     out, expected = ready_int8(*inputs), hybriddepth(*inputs)
-    for name, bound in (("relative", 0.05), ("focus_depth", 0.25), ("depth", 0.25)):
+    for name, bound in (("relative", 0.05), ("focus_depth", 0.2), ("depth", 0.15)):
         value = getattr(expected, name)
         of_spread = float((getattr(out, name) - value).pow(2).mean().sqrt() / value.std())
         assert 1e-3 < of_spread < bound, name
@@ -137,7 +137,7 @@ def test_a_convolution_that_int8_does_not_do_stays_as_it_is(options: dict[str, A
 def test_quantised_values_are_within_half_a_level(offset: float) -> None:
     x = torch.randn(2, 16, 5, 4) + offset
     quantised = quantise(x)
-    assert quantised.data.dtype == torch.uint8 and int(quantised.data.max()) <= 127
+    assert quantised.data.dtype == torch.uint8 and int(quantised.data.max()) > 250
     back = quantised.scale * (quantised.data.float() - quantised.zero_point)
     assert float((back - x).abs().max()) <= 0.51 * quantised.scale
     zero = quantise(torch.zeros(1, 16, 2, 2))
@@ -149,7 +149,7 @@ def test_an_int8_convolution_is_the_convolution_of_its_rounded_operands(bias: bo
     convolution = nn.Conv2d(16, 20, 3, padding=1, stride=2, bias=bias)
     x = torch.randn(2, 16, 9, 8) - 0.3
     quantised = quantise(x)
-    weight_scale = convolution.weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    weight_scale = convolution.weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 63
     rounded = (convolution.weight / weight_scale).round() * weight_scale
     values = quantised.scale * (quantised.data.float() - quantised.zero_point)
     expected = nn.functional.conv2d(values, rounded, convolution.bias, stride=2, padding=1)
