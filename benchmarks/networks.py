@@ -53,7 +53,7 @@ def main() -> None:
     for precision in ("float32", "bfloat16", "float16") if on_gpu else ("float32", "int8"):
         candidates[precision] = for_inference(network, options.device, precision)
     if options.engines:
-        candidates |= engines(network, candidates)
+        candidates |= engines(network)
     inputs = made_inputs(options.device)
     with torch.inference_mode():
         times = least_times(candidates, inputs, options.rounds)
@@ -123,15 +123,13 @@ def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str
     return result
 
 
-def engines(network: Any, candidates: dict[str, Any]) -> dict[str, Callable[..., Any]]:
-    """The same network in other engines: the plain schedule compiled, and the exported file."""
+def engines(network: Any) -> dict[str, Callable[..., Any]]:
+    """The exported file in other engines."""
     from hybriddepth_ros.models.onnx_export import to_onnx
     from hybriddepth_ros.models.weights_config import WeightsConfig
 
     kind = type(network).__name__.lower()
-    found: dict[str, Callable[..., Any]] = {
-        f"{name}, torch.compile": torch.compile(candidates[name]) for name in ("plain", "float32")
-    }
+    found: dict[str, Callable[..., Any]] = {}
     config = WeightsConfig("made", kind, focus_unit="metres", depth_range=(0.02, 10.0), invert_depth=True)
     file = to_onnx(network, config).SerializeToString()
     names = ("rgb", "stack", "focus_distances")
