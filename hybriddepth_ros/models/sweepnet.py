@@ -1,0 +1,227 @@
+"""sweepnet: where each pixel is in focus, from any number of slices at any focus distances.
+
+Everything is measured in pixels of blur: a surface at the inverse depth D [1/m], seen through a lens whose
+blur grows by k pixels per diopter, lies at k D, and so do the slices. In this unit one network serves every
+lens. Slices share their weights and talk to one another at every resolution.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybriddepth_ros.models.sweepnet_features import (
+    GEOMETRY,
+    MEASURES,
+    FocusMeasures,
+    local_spacing,
+    mean_spacing,
+    slice_geometry,
+)
+
+MULTIPLE = 32  # of H and W
+_LOGIT_WEIGHTS = (0.3, 0.7, 1.0, 0.3, 0.5, 0.5, 0.2, 0.3, 0.3)  # of the focus measures, to begin with
+_CONTRAST = 8.0  # what tells a slice from the mean slice is small
+
+
+@dataclass(frozen=True)
+class SweepDistribution:
+    """Where each pixel is in focus, in px of blur; float32.
+
+    position, scale [B, H, W]: median and scale of a Laplace distribution (mean absolute deviation); coarse
+    [B, h, w] and log_probability [B, N, h, w]: the estimate on a grid of 4 pixels before it is refined, and
+    the slices' shares in it; spacing [B]: mean step of the sweep, the natural unit of an error.
+    """
+
+    position: Tensor
+    scale: Tensor
+    coarse: Tensor
+    log_probability: Tensor
+    spacing: Tensor
+
+
+class SweepNet(nn.Module):
+    """The network. Widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image, and of the two heads."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int, int] = (16, 20, 32, 56, 96),
+        head_channels: int = 32,
+        edge_channels: int = 16,
+    ) -> None:
+        super().__init__()
+        half, *levels = channels
+        self.measures = FocusMeasures()
+        self.measure_logits = nn.Parameter(torch.tensor(_LOGIT_WEIGHTS))
+        self.geometry = nn.Sequential(nn.Linear(GEOMETRY, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU())
+        self.stem = _conv(6, half, size=4, stride=2, padding=1)
+        self.enter = _conv(half, levels[0], stride=2)
+        self.join_measures = _conv(levels[0] + 2 * MEASURES, levels[0], size=1)
+        self.down = nn.ModuleList(_conv(a, b, stride=2) for a, b in itertools.pairwise(levels))
+        self.mix_down = nn.ModuleList(FocusMix(width) for width in levels)
+        self.blocks_down = nn.ModuleList(Residual(width) for width in levels)
+        self.deepest = Residual(levels[-1])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(levels))
+        self.mix_up = nn.ModuleList(FocusMix(width) for width in levels[:-1])
+        self.blocks_up = nn.ModuleList(Residual(width, convolutions=1) for width in levels[:-1])
+        self.slice_head = nn.Conv2d(levels[0], 2, 1)
+        self.head = nn.Sequential(
+            _conv(4 * half + 2 * levels[0] + 2, head_channels, size=1),
+            Residual(head_channels),
+            Residual(head_channels),
+        )
+        self.head_residual = _zero(nn.Conv2d(head_channels, 1, 1))
+        self.head_scale = nn.Conv2d(head_channels, 1, 1)
+        self.to_half = ConvexUpsampling(head_channels, 2)
+        self.edge_input = _conv(half + head_channels + 2, edge_channels, size=1)
+        self.edges = Residual(edge_channels)
+        self.edge_residual = _zero(nn.Conv2d(edge_channels, 2, 1))
+        self.to_full = ConvexUpsampling(edge_channels, 2)
+
+    def forward(self, stack: Tensor, positions: Tensor) -> SweepDistribution:
+        """SweepDistribution of stack [B, N, 3, H, W] 0..1, positions [B, N] px of blur, strictly rising.
+
+        H and W are multiples of 32, N is 2 or more.
+        """
+        batch, slices = stack.shape[:2]
+        measures, level = self.measures(stack.float())
+        geometry = self.geometry(slice_geometry(positions))
+        contrast = _CONTRAST * (stack - stack.mean(dim=1, keepdim=True))
+        images = torch.cat([2.0 * stack - 1.0, contrast], dim=2).flatten(0, 1)
+        fine = self.stem(images.contiguous(memory_format=torch.channels_last))  # [B N, c, H/2, W/2]
+
+        known = torch.cat([measures, (0.5 * level + 2.0).expand_as(measures)], dim=2).flatten(0, 1)
+        x = self.join_measures(torch.cat([self.enter(fine), known.to(fine.dtype)], dim=1))
+        x = self._volume(x, geometry, batch)  # [B N, c, H/4, W/4]
+
+        score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
+        score = score + torch.einsum("bnmhw,m->bnhw", measures, self.measure_logits)
+        log_probability = score.log_softmax(dim=1)
+        share = log_probability.exp()
+        spacing = mean_spacing(positions)[:, None, None, None]
+        middle = positions.mean(dim=1)[:, None, None, None]
+        at = (positions[:, :, None, None] - middle) + offset * local_spacing(positions)[:, :, None, None]
+        mean = (share * at).sum(dim=1, keepdim=True)  # [B, 1, H/4, W/4], from the sweep's middle
+        spread = (share * (at - mean) ** 2).sum(dim=1, keepdim=True).clamp(min=1e-4).sqrt()
+
+        volume = x.unflatten(0, (batch, slices))
+        weight = share[:, :, None].to(x.dtype)
+        detail = F.pixel_unshuffle(fine, 2).unflatten(0, (batch, slices))
+        in_focus = (detail * weight).sum(dim=1)  # [B, 4 c, H/4, W/4]
+        context = ((volume * weight).sum(dim=1), volume.amax(dim=1))
+        about = (mean / spacing).to(x.dtype), (spread / spacing).to(x.dtype)
+        features = self.head(torch.cat([in_focus, *context, *about], dim=1))
+        estimate = torch.cat(
+            [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
+        )  # [B, 2, H/4, W/4]: position and log scale, in steps of the sweep
+
+        estimate = self.to_half(estimate, features)  # [B, 2, H/2, W/2]
+        sharp = torch.cat(
+            [F.pixel_shuffle(in_focus, 2), F.interpolate(features, scale_factor=2.0), estimate.to(x.dtype)],
+            dim=1,
+        )
+        edges = self.edges(self.edge_input(sharp))
+        estimate = self.to_full(estimate + self.edge_residual(edges).float(), edges)
+        position, log_scale = estimate.unbind(dim=1)
+        return SweepDistribution(
+            position * spacing[:, 0] + middle[:, 0],
+            log_scale.clamp(-6.0, 4.0).exp() * spacing[:, 0],
+            (mean + middle)[:, 0],
+            log_probability,
+            spacing[:, 0, 0, 0],
+        )
+
+    def _volume(self, x: Tensor, geometry: Tensor, batch: int) -> Tensor:
+        """The slices' features [B N, c, h, w], each knowing its neighbours and its surroundings."""
+        skipped = []
+        for index, (mix, block) in enumerate(zip(self.mix_down, self.blocks_down, strict=True)):
+            if index:
+                skipped.append(x)
+                x = self.down[index - 1](x)
+            x = block(mix(x, geometry, batch))
+        x = self.deepest(x)
+        for index in reversed(range(len(self.up))):
+            finer = skipped[index]
+            x = F.interpolate(self.up[index](x), size=finer.shape[-2:], mode="bilinear") + finer
+            x = self.blocks_up[index](self.mix_up[index](x, geometry, batch))
+        return x
+
+
+class FocusMix(nn.Module):
+    """Mixing along the focus axis: a slice, its neighbours, the mean and the largest of all.
+
+    How much of the mix a slice takes is set by where it lies in the sweep.
+    """
+
+    def __init__(self, channels: int, geometry_channels: int = 32) -> None:
+        super().__init__()
+        self.modulation = _zero(nn.Linear(geometry_channels, 2 * channels))
+        self.local = nn.Conv2d(3 * channels, channels, 1, bias=False)
+        self.whole = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, geometry: Tensor, batch: int) -> Tensor:
+        """[B N, c, h, w] of x [B N, c, h, w] and geometry [B, N, 32]."""
+        volume = x.unflatten(0, (batch, -1))
+        before = torch.cat([volume[:, :1], volume[:, :-1]], dim=1).flatten(0, 1)
+        after = torch.cat([volume[:, 1:], volume[:, -1:]], dim=1).flatten(0, 1)
+        whole = self.whole(torch.cat([volume.mean(dim=1), volume.amax(dim=1)], dim=1))
+        mixed = self.local(torch.cat([x, before, after], dim=1)).unflatten(0, (batch, -1)) + whole[:, None]
+        gain, bias = self.modulation(geometry).flatten(0, 1)[:, :, None, None].chunk(2, dim=1)
+        return F.relu(x + self.norm(mixed.flatten(0, 1)) * (1.0 + gain) + bias)
+
+
+class Residual(nn.Module):
+    """Convolutions of 3x3 beside the identity, which is what it is before training."""
+
+    def __init__(self, channels: int, convolutions: int = 2) -> None:
+        super().__init__()
+        last = nn.BatchNorm2d(channels)
+        if convolutions > 1:
+            nn.init.zeros_(last.weight)
+        self.body = nn.Sequential(
+            *(_conv(channels, channels) for _ in range(convolutions - 1)),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            last,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] of x [B, c, h, w]."""
+        return F.relu(x + self.body(x))
+
+
+class ConvexUpsampling(nn.Module):
+    """Finer pixels as weighted means of the 3x3 coarse ones around (Teed and Deng 2020, RAFT)."""
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.mask = nn.Conv2d(channels, 9 * factor**2, 1)
+
+    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+        """[B, c, f h, f w] of image [B, c, h, w], weighed by what features [B, C, h, w] say."""
+        batch, channels, height, width = image.shape
+        shares = self.mask(features).float().view(batch, 1, 9, self.factor**2, height, width).softmax(dim=2)
+        padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+        around = F.unfold(padded, 3).view(batch, channels, 9, 1, height, width)
+        return F.pixel_shuffle((around * shares).sum(dim=2).flatten(1, 2), self.factor)
+
+
+def _conv(
+    inputs: int, outputs: int, size: int = 3, stride: int = 1, padding: int | None = None
+) -> nn.Sequential:
+    padding = size // 2 if padding is None else padding
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """A layer that gives 0 until it is trained."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
