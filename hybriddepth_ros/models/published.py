@@ -58,8 +58,12 @@ def load_published(layout: PublishedLayout, state_dict: Mapping[str, Any], model
         _named("missing", (name for name in shapes if name not in entries)),
         _named("unexpected", (name for name in entries if name not in shapes)),
         _named("of another shape", _misshapen(entries, shapes)),
-        _named("not finite", (name for name in layout.targets if not _is_finite(entries.get(name)))),
     ]
+    if not any(mistakes):  # only then are the numbers as many as they should be
+        mistakes = [
+            _named("of another kind", _of_another_kind(entries, layout)),
+            _named("not finite", (name for name in layout.targets if not _is_finite(entries[name]))),
+        ]
     if any(mistakes):
         raise WeightsError(f"weights for {model}: " + "; ".join(filter(None, mistakes)))
     with torch.no_grad():
@@ -94,11 +98,18 @@ def _misshapen(entries: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ..
             yield f"{name} {list(entries[name].shape)}, expected {list(expected)}"
 
 
-def _is_finite(tensor: Tensor | None) -> bool:
-    """By its extremes, which are NaN where any number is: asking each number takes five times as long."""
-    if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+def _of_another_kind(entries: Mapping[str, Tensor], layout: PublishedLayout) -> Iterable[str]:
+    for name, targets in layout.targets.items():
+        found = entries[name]
+        if found.layout != torch.strided or found.is_floating_point() != targets[0].is_floating_point():
+            yield f"{name} {found.dtype}, expected {targets[0].dtype}"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """As float32, by its extremes, NaN where any number is: asking each number takes five times as long."""
+    if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return all(bool(torch.isfinite(extreme)) for extreme in tensor.aminmax())
+    return all(bool(torch.isfinite(extreme.float())) for extreme in tensor.aminmax())
 
 
 def _joined_shape(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:

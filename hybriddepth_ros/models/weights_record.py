@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +29,21 @@ def known_hashes(folder: str | Path | None = None) -> dict[str, str]:
     return {name: digest for name, digest in (recorded | stated).items() if name in CATALOGUE and digest}
 
 
+@contextlib.contextmanager
+def locked(folder: str | Path | None = None) -> Iterator[None]:
+    """Alone with the folder's record: what one fetch reads there, no other changes before it has written."""
+    path = weights_folder(folder) / ".lock"
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise WeightsError(f"{path}: expected a place that can be written: {error.strerror}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def record_first_fetch(published: Published, came: Downloaded, folder: str | Path | None = None) -> None:
-    """Keep what came, unless an earlier fetch is on record."""
+    """Keep what came, unless an earlier fetch is on record. Call it under `locked`."""
     record = _read(folder)
     if published.name in record:
         return
@@ -48,7 +64,7 @@ def _read(folder: str | Path | None) -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         raise WeightsError(f"{path}: expected the record of fetched files; it is damaged")
