@@ -181,7 +181,7 @@ class _Transfer:
             yield
         except (ImportError, ValueError) as error:
             raise WeightsError(
-                f"{self._url}: not reached with the proxy or HF_ENDPOINT of this environment: {_one_line(error)}"
+                f"{self._url}: not reached; proxy or HF_ENDPOINT in the environment: {_one_line(error)}"
             ) from None
 
     @contextlib.contextmanager

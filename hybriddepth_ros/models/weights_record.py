@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,14 +33,12 @@ def known_hashes(folder: str | Path | None = None) -> dict[str, str]:
 @contextlib.contextmanager
 def locked(folder: str | Path | None = None) -> Iterator[None]:
     """Alone with the folder's record: what one fetch reads there, no other changes before it has written."""
-    path = weights_folder(folder) / ".lock"
+    descriptor = os.open(weights_folder(folder), os.O_RDONLY)
     try:
-        file = path.open("w")
-    except OSError as error:
-        raise WeightsError(f"{path}: expected a place that can be written: {error.strerror}") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def record_first_fetch(published: Published, came: Downloaded, folder: str | Path | None = None) -> None:
