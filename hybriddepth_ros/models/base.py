@@ -59,7 +59,8 @@ _MODELS = {
     "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
 }
 _TAKE_WEIGHTS = ("hybriddepth", "crossdepth")
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED")  # CUDA's words, the CPU's, cuDNN's
+# CUDA's words, the CPU's, cuDNN's, oneDNN's
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")
 
 
@@ -102,7 +103,7 @@ def takes_weights(name: str) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had too little memory: PyTorch says it in several kinds of error."""
-    return any(mark in str(error) for mark in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY)
 
 
 def check_device(device: str) -> None:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from hybriddepth_ros.errors import WeightsError
 
 _PICKLE_LIMIT = 64 << 20  # the description of a checkpoint, tensors apart, is below 1 MB
 _BLOCK = 1 << 20
+_KINDS = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 _COPIES = 4  # how often the numbers of a checkpoint may be used: tied weights and averages share some
 
 
@@ -148,6 +152,10 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
         tensors = {k: v for k, v in entries.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise WeightsError(f"{path}: expected a state dict of names and tensors, found no tensor by its name")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _KINDS:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+            raise WeightsError(f"{path}: expected plain tensors of real numbers, {name} is {kind}")
     return tensors
 
 
@@ -208,6 +216,11 @@ _DTYPES = {
 # Not pickle.Unpickler: written in C, it takes memory by the largest index in a file, gigabytes for 300 bytes.
 class _TensorUnpickler(pickle._Unpickler):
     """Knows dictionaries, tensors and storages; every other name in the pickle becomes an `_Inert`."""
+
+    # Without byte arrays: memory for them is taken by what the file says, before anything is read.
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}/data.pkl"), encoding="utf-8")

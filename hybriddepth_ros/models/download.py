@@ -159,7 +159,8 @@ class _Transfer:
 
     def _ask_hub(self) -> tuple[str, int]:
         """SHA-256 ("" for a file that is not in LFS) and size (0 = unknown) as the hub states them."""
-        stated = _hub().get_hf_file_metadata(self._url, timeout=self._limits.connect)
+        with self._settings():
+            stated = _hub().get_hf_file_metadata(self._url, timeout=self._limits.connect)
         self._heard = time.monotonic()
         if stated.commit_hash != self._published.revision:
             raise WeightsError(
@@ -174,17 +175,30 @@ class _Transfer:
         return sha256, stated.size or 0
 
     @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """What the HTTP library makes of addresses and proxies that the environment sets."""
+        try:
+            yield
+        except (ImportError, ValueError) as error:
+            raise WeightsError(
+                f"{self._url}: not reached; proxy or HF_ENDPOINT in the environment: {_one_line(error)}"
+            ) from None
+
+    @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
         """The response that carries the file, after all redirects; none may lead out of https."""
         headers = {"accept-encoding": "identity"}
         if self._published.repository:
             headers |= _hub().utils.build_hf_headers()
-        limits, session = self._limits, _hub().get_session()
+        limits = self._limits
         # connect, read, write, wait for a free connection
         timeout = (limits.connect, limits.silence, limits.silence, limits.connect)
-        request = session.build_request("GET", self._url, headers=headers, timeout=timeout)
+        with self._settings():
+            session = _hub().get_session()
+            request = session.build_request("GET", self._url, headers=headers, timeout=timeout)
         for _ in range(1 + _MOST_REDIRECTS):
-            response = session.send(request, stream=True, follow_redirects=False)
+            with self._settings():
+                response = session.send(request, stream=True, follow_redirects=False)
             self._heard = time.monotonic()
             try:
                 if response.next_request is None:

@@ -58,7 +58,13 @@ def load_published(layout: PublishedLayout, state_dict: Mapping[str, Any], model
         _named("missing", (name for name in shapes if name not in entries)),
         _named("unexpected", (name for name in entries if name not in shapes)),
         _named("of another shape", _misshapen(entries, shapes)),
-        _named("not finite", (name for name in layout.targets if not _is_finite(entries.get(name)))),
+    ]
+    # Only numbers that are as many as they should be: a few bytes can stand for any count.
+    shaped = [n for n in layout.targets if n in entries and tuple(entries[n].shape) == shapes[n]]
+    alike = [name for name in shaped if _is_alike(entries[name], layout.targets[name][0])]
+    mistakes += [
+        _named("of another kind", (f"{n} {entries[n].dtype}" for n in shaped if n not in alike)),
+        _named("not finite", (name for name in alike if not _is_finite(entries[name]))),
     ]
     if any(mistakes):
         raise WeightsError(f"weights for {model}: " + "; ".join(filter(None, mistakes)))
@@ -94,11 +100,16 @@ def _misshapen(entries: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ..
             yield f"{name} {list(entries[name].shape)}, expected {list(expected)}"
 
 
-def _is_finite(tensor: Tensor | None) -> bool:
-    """By its extremes, which are NaN where any number is: asking each number takes five times as long."""
-    if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+def _is_alike(tensor: Tensor, target: Tensor) -> bool:
+    same_kind = tensor.is_floating_point() == target.is_floating_point()
+    return same_kind and tensor.layout == torch.strided and not tensor.is_complex()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """As float32, by its extremes, NaN where any number is: asking each number takes five times as long."""
+    if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return all(bool(torch.isfinite(extreme)) for extreme in tensor.aminmax())
+    return all(bool(torch.isfinite(extreme.float())) for extreme in tensor.aminmax())
 
 
 def _joined_shape(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:

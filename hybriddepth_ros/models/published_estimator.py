@@ -87,7 +87,10 @@ class PublishedEstimator:
                 torch.from_numpy(focus)[None].to(self.device),
             )
             return _image(out.depth), _image(out.focus_std)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one, but not the only one that says so
+        except (
+            RuntimeError,
+            MemoryError,
+        ) as error:  # torch.OutOfMemoryError is one, but not the only one that says so
             said = _one_line(error)
             if not is_out_of_memory(error):
                 raise
@@ -156,7 +159,9 @@ def to_diopters(depth: Floats, spread: Floats, config: WeightsConfig) -> tuple[F
     else:
         per_diopter = config.disparity_metres if config.focus_unit == "disparity" else 1.0
         diopters, slope = value / per_diopter, np.full_like(value, 1.0 / per_diopter)
-    sigma = np.where(known, config.sigma_scale * spread * slope, NO_ESTIMATE_SIGMA)
+    with np.errstate(over="ignore"):
+        sigma = np.where(known, config.sigma_scale * spread * slope, np.inf)
+    sigma = np.minimum(sigma, NO_ESTIMATE_SIGMA)
     return np.where(known, diopters, 0.0).astype(np.float32), sigma.astype(np.float32)
 
 

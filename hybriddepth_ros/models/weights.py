@@ -16,7 +16,7 @@ from hybriddepth_ros.errors import WeightsError
 from hybriddepth_ros.models.weights_catalogue import CATALOGUE, by_name
 from hybriddepth_ros.models.weights_config import WeightsConfig, read_config, weights_folder
 from hybriddepth_ros.models.weights_recognition import describe, plain_names, recognise
-from hybriddepth_ros.models.weights_record import RECORD
+from hybriddepth_ros.models.weights_record import RECORD, known_hashes
 from hybriddepth_ros.parameters import nearest_name
 
 if TYPE_CHECKING:
@@ -71,6 +71,12 @@ def load_weights(
 def verify(name: str, folder: str | Path | None = None) -> WeightsConfig:
     """Check config, hash and that the network takes all tensors of installed weights, else WeightsError."""
     config = read_config(_entry(name, folder))
+    known = known_hashes(folder).get(name, config.source_sha256)
+    if config.source_sha256 != known:
+        raise WeightsError(
+            f"{name}: not the published file of this name: made from one of SHA-256"
+            f" {config.source_sha256 or 'unknown'}, expected {known}"
+        )
     check_tensors(config, _checked_tensors(config, weights_folder(folder) / f"{name}.safetensors"))
     return config
 

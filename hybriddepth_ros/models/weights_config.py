@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ MODELS = ("hybriddepth", "crossdepth", "depth_anything")
 FOCUS_UNITS = ("metres", "disparity", "diopters")
 _NORMALISATIONS = ("none", "imagenet")
 _INPUT_MULTIPLE = 32  # px: of both networks
+_VARIANT = re.compile(r"v[12]-(small|base|large)")
 _HEADER = "# Weights of hybriddepth_ros; docs/weights.md says what each entry means.\n"
 
 
@@ -65,6 +67,10 @@ class WeightsConfig:
         ):
             if value not in expected:
                 raise WeightsError(f"{self.name}: {key}: expected {' or '.join(expected)}, got {value!r}")
+        if not _VARIANT.fullmatch(self.variant):
+            raise WeightsError(
+                f"{self.name}: variant: expected v1- or v2- and small, base or large, got {self.variant!r}"
+            )
         if self.input_multiple != _INPUT_MULTIPLE:
             raise WeightsError(
                 f"{self.name}: input_multiple: expected {_INPUT_MULTIPLE}, got {self.input_multiple}"
@@ -107,7 +113,7 @@ def read_config(path: Path) -> WeightsConfig:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(f"{path}: expected the config of weights: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date in no calendar, brackets without end
         raise WeightsError(f"{path}: expected the config of weights as YAML") from None
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: expected the config of weights, got {type(content).__name__}")
@@ -147,7 +153,12 @@ def _typed(path: Path, key: str, kind: str, value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:
+        return False
 
 
 def write_yaml(path: Path, content: Mapping[str, Any], header: str) -> None:

@@ -11,7 +11,7 @@ from hybriddepth_ros.models.weights import verify
 from hybriddepth_ros.models.weights_catalogue import CATALOGUE, Published, by_name
 from hybriddepth_ros.models.weights_config import WeightsConfig, weights_folder
 from hybriddepth_ros.models.weights_import import install
-from hybriddepth_ros.models.weights_record import known_hashes, record_first_fetch
+from hybriddepth_ros.models.weights_record import known_hashes, locked, record_first_fetch
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -28,6 +28,11 @@ def fetch(
     """
     published = published_entry(name)
     if is_installed(published, folder) and not replace_existing:
+        if published.name not in known_hashes(folder):
+            raise WeightsError(
+                f"{published.name}: installed from a file, and nothing says what the published one is:"
+                " --replace downloads it"
+            )
         return verify(published.name, folder)
     expected = known_hashes(folder).get(published.name, "")
     target = weights_folder(folder)
@@ -38,8 +43,14 @@ def fetch(
         raise WeightsError(f"{target}: expected a place that can be written: {error.strerror}") from None
     with scratch as place:
         came = download(published, Path(place), expected, limits, progress)
-        config = install(came.path, published.name, published, {}, came.sha256, folder, replace_existing=True)
-    record_first_fetch(published, came, folder)
+        with locked(folder):
+            known = known_hashes(folder).get(published.name, came.sha256)
+            if came.sha256 != known:  # of another fetch, which was first
+                raise WeightsError(f"{came.origin}: SHA-256 {came.sha256}, expected {known}")
+            config = install(
+                came.path, published.name, published, {}, came.sha256, folder, replace_existing=True
+            )
+            record_first_fetch(published, came, folder)
     return config
 
 

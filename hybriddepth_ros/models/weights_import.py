@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hybriddepth_ros.errors import WeightsError
 from hybriddepth_ros.models.weights import check_tensors
-from hybriddepth_ros.models.weights_catalogue import Published
+from hybriddepth_ros.models.weights_catalogue import CATALOGUE, Published
 from hybriddepth_ros.models.weights_config import WeightsConfig, weights_folder, write_config
 from hybriddepth_ros.models.weights_recognition import describe, plain_names, recognise
 from hybriddepth_ros.models.weights_record import RECORD
@@ -44,6 +47,10 @@ def import_checkpoint(
     published = recognise(path, source_sha256, folder)
     given = {"model": model, "focus_unit": focus_unit, "invert_depth": invert_depth, "variant": variant}
     name = name or (published.name if published else _name_from(path))
+    if name in CATALOGUE and (published is None or published.name != name):
+        raise WeightsError(
+            f"name {name}: that of a published file, which {path} is not known to be: expected another --name"
+        )
     return install(path, name, published, given, source_sha256, folder, replace_existing)
 
 
@@ -62,7 +69,9 @@ def install(
     if not _NAME.fullmatch(name) or f"{name}.yaml" == RECORD:
         raise WeightsError(f"name {name!r}: expected letters, digits, '.', '_' and '-', no sign first")
     target = weights_folder(folder) / f"{name}.safetensors"
-    existing = target.with_suffix(".yaml").exists()
+    if target.exists() and target.samefile(path):
+        raise WeightsError(f"{path}: lies where it would be written to: expected a file elsewhere, or --name")
+    existing = target.exists() or target.with_suffix(".yaml").exists()
     if existing and not replace_existing:
         raise WeightsError(
             f"{name}: weights of this name are installed already in {target.parent}; --replace replaces them"
@@ -72,16 +81,25 @@ def install(
     revision = published.revision if published else ""
     config = replace(config, source_sha256=source_sha256, revision=revision)
     check_tensors(config, tensors)
-    try:
+    with _stage(target.parent) as stage:
         # one entry: several are written in random order, and the same import shall make the same file
-        write_safetensors(target, tensors, {"name": name})
-        config = replace(config, sha256=sha256_of(target))
-        write_config(config, folder)
-    except BaseException:  # Ctrl-C too: tensors without a config are of no use
-        if not existing:
-            target.unlink(missing_ok=True)
-        raise
+        write_safetensors(stage / target.name, tensors, {"name": name})
+        config = replace(config, sha256=sha256_of(stage / target.name))
+        write_config(config, stage)
+        for file in (target, target.with_suffix(".yaml")):
+            os.replace(stage / file.name, file)
     return config
+
+
+@contextlib.contextmanager
+def _stage(folder: Path) -> Iterator[Path]:
+    """A place for files that are to appear in `folder` together, whole, or not at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=folder) as place:
+            yield Path(place)
+    except OSError as error:
+        raise WeightsError(f"{folder}: expected a place that can be written: {error.strerror}") from None
 
 
 def _name_from(path: Path) -> str:

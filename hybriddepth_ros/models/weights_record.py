@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +30,19 @@ def known_hashes(folder: str | Path | None = None) -> dict[str, str]:
     return {name: digest for name, digest in (recorded | stated).items() if name in CATALOGUE and digest}
 
 
+@contextlib.contextmanager
+def locked(folder: str | Path | None = None) -> Iterator[None]:
+    """Alone with the folder's record: what one fetch reads there, no other changes before it has written."""
+    descriptor = os.open(weights_folder(folder), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def record_first_fetch(published: Published, came: Downloaded, folder: str | Path | None = None) -> None:
-    """Keep what came, unless an earlier fetch is on record."""
+    """Keep what came, unless an earlier fetch is on record. Call it under `locked`."""
     record = _read(folder)
     if published.name in record:
         return
@@ -48,7 +63,7 @@ def _read(folder: str | Path | None) -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         raise WeightsError(f"{path}: expected the record of fetched files; it is damaged")

@@ -249,6 +249,28 @@ def test_a_large_index_takes_no_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_byte_array_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    save_with_trainer(path, {"a": torch.ones(2)})
+    forged = b"\x80\x05cos\nsystem\n" + pickle.BYTEARRAY8 + (1 << 30).to_bytes(8, "little") + b"."
+    rewritten(path, lambda name, data: forged if name.endswith("/data.pkl") else data)
+    tracemalloc.start()
+    try:
+        refused(path, "a.ckpt")
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2, dtype=torch.complex64)]
+)
+def test_what_is_no_plain_tensor_is_refused(tmp_path: Path, odd: Tensor) -> None:
+    torch.save({"fine": torch.ones(2), "odd": odd}, tmp_path / "a.ckpt")
+    refused(tmp_path / "a.ckpt", "plain tensors", "odd")
+
+
 def test_the_same_numbers_many_times_over_are_refused(tmp_path: Path) -> None:
     values = torch.zeros(100_000)
     save_with_trainer(tmp_path / "tied.ckpt", {"a": values, "tied": values})

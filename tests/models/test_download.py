@@ -361,6 +361,15 @@ def test_a_host_that_does_not_answer_is_left(folder: Path) -> None:
 # ---- this machine
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell started the tests in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_nothing_behind(server: FileServer, folder: Path) -> None:
     server.files["/made.ckpt"] = Served(BODY[:1000], announced=len(BODY), stalls=True)
     main = threading.main_thread().ident

@@ -110,6 +110,17 @@ def test_unexpected_misshapen_and_infinite_entries_are_refused_in_one_line() -> 
     assert "\n" not in message
 
 
+def test_numbers_of_another_kind_are_refused_and_endless_ones_not_counted() -> None:
+    weights = {"a": torch.ones(2, dtype=torch.int64), "b": torch.tensor([1.0, 1e300, 1.0]).double()}
+    weights |= {"spare": torch.ones(1)}
+    weights["b"][1] = 1e300  # finite, but not as float32
+    with pytest.raises(WeightsError, match=r"1 of another kind: a torch.int64; 1 not finite: b"):
+        load_published(layout_of(2, 3), weights, "a model")
+    weights["a"] = torch.ones(1).expand(1 << 40)  # would take days to look at
+    with pytest.raises(WeightsError, match="1 of another shape"):
+        load_published(layout_of(2, 3), weights, "a model")
+
+
 def test_a_long_list_of_mistakes_is_cut_short() -> None:
     with pytest.raises(WeightsError, match=r"7 missing: a, b, c, d and 3 more$"):
         load_published(layout_of(1, 1, 1, 1, 1, 1), {}, "a model")

@@ -155,14 +155,69 @@ def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path: Path, folder: Pa
 def test_what_stops_an_import_leaves_nothing_behind(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written = []
+
     def interrupted(*_: object) -> None:
-        assert files(folder) == ["hybriddepth-nyu5.safetensors"]
+        written.extend(folder.glob("*/*.safetensors"))
         raise KeyboardInterrupt
 
+    source = saved(tmp_path / NYU5, small_tensors())
+    with monkeypatch.context() as patch:
+        patch.setattr(weights_import, "write_config", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            import_checkpoint(source)
+        assert len(written) == 1 and files(folder) == []
+    import_checkpoint(source)
     monkeypatch.setattr(weights_import, "write_config", interrupted)
+    other = saved(tmp_path / "other.ckpt", small_tensors(value=2.0))
     with pytest.raises(KeyboardInterrupt):
-        import_checkpoint(saved(tmp_path / NYU5, small_tensors()))
-    assert files(folder) == []
+        import_checkpoint(other, "mine", focus_unit="metres")
+    assert files(folder) == ["hybriddepth-nyu5.safetensors", "hybriddepth-nyu5.yaml"]
+    verify("hybriddepth-nyu5")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_published_name_is_for_the_published_file(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = saved(tmp_path / "mine.ckpt", small_tensors())
+    refused(lambda: import_checkpoint(other, "hybriddepth-nyu5", focus_unit="metres"), "mine.ckpt", "--name")
+    entry = CATALOGUE[import_checkpoint(saved(tmp_path / NYU5, small_tensors())).name]
+    verify(entry.name)
+    monkeypatch.setitem(CATALOGUE, entry.name, replace(entry, sha256="0" * 64))
+    refused(lambda: verify(entry.name), "not the published file of this name", "0" * 64)
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_file_is_not_imported_onto_itself_or_over_a_stray_one(tmp_path: Path, folder: Path) -> None:
+    folder.mkdir()
+    stray = saved(folder / "mine.safetensors", {})
+    before = stray.read_bytes()
+    source = saved(tmp_path / "mine.ckpt", small_tensors())
+    refused(lambda: import_checkpoint(source, focus_unit="metres"), "--replace")
+    refused(lambda: import_checkpoint(stray, focus_unit="metres", replace_existing=True), "elsewhere")
+    assert stray.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("licence: 2020-13-45", "as YAML"),
+        ("licence: " + 3000 * "[", "as YAML"),
+        ("sigma_scale: 1" + 400 * "0", "a number"),
+        ("variant: v9", "variant"),
+    ],
+)
+@pytest.mark.usefixtures("small_networks")
+def test_a_config_that_is_none_is_refused_in_one_line(
+    tmp_path: Path, folder: Path, entry: str, said: str
+) -> None:
+    import_checkpoint(saved(tmp_path / NYU5, small_tensors()))
+    path = folder / "hybriddepth-nyu5.yaml"
+    key = entry.partition(":")[0]
+    kept = [line for line in path.read_text().splitlines() if not line.startswith(key)]
+    path.write_text("\n".join([*kept, entry, ""]))
+    refused(lambda: verify("hybriddepth-nyu5"), "hybriddepth-nyu5", said)
 
 
 @pytest.mark.usefixtures("small_networks")

@@ -15,10 +15,12 @@ import torch
 import yaml
 
 from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.models import weights_fetch
 from hybriddepth_ros.models.download import Limits
 from hybriddepth_ros.models.weights import installed_names, verify
 from hybriddepth_ros.models.weights_catalogue import CATALOGUE, Published
 from hybriddepth_ros.models.weights_fetch import fetch
+from hybriddepth_ros.models.weights_import import import_checkpoint
 from hybriddepth_ros.models.weights_record import known_hashes
 from tests.file_server import FileServer, Served, file_server, point_hub_at
 from tests.small_weights import small_networks, small_tensors
@@ -64,6 +66,38 @@ def publish(server: FileServer, name: str, body: bytes) -> Published:
     else:
         server.files[f"/{published.file}"] = Served(body)
     return published
+
+
+def test_what_was_imported_by_name_alone_is_not_called_the_published_file(
+    server: FileServer, tmp_path: Path
+) -> None:
+    body = checkpoint(tmp_path)
+    published = publish(server, RELEASED, body)
+    local = tmp_path / published.file
+    local.write_bytes(body)
+    import_checkpoint(local)
+    refused(lambda: fetch(RELEASED, limits=PATIENT), "--replace")
+    fetch(RELEASED, limits=PATIENT, replace_existing=True)
+    fetch(RELEASED, limits=PATIENT)
+
+
+def test_of_two_first_fetches_at_once_the_second_must_bring_the_same(
+    server: FileServer, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = publish(server, RELEASED, checkpoint(tmp_path, value=1.0))
+    came = weights_fetch.download
+
+    def overtaken(*arguments: Any) -> Any:
+        """Another fetch runs between the download of this one and its installation."""
+        monkeypatch.setattr(weights_fetch, "download", came)
+        result = came(*arguments)
+        server.files[f"/{published.file}"] = Served(checkpoint(tmp_path, value=2.0))
+        fetch(RELEASED, limits=PATIENT)
+        return result
+
+    monkeypatch.setattr(weights_fetch, "download", overtaken)
+    refused(lambda: fetch(RELEASED, limits=PATIENT), "SHA-256", "expected")
+    assert verify(RELEASED).source_sha256 == known_hashes()[RELEASED]
 
 
 def refused(run: Callable[[], Any], *names: str) -> None:
