@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+FULL_WELL_ELECTRONS = 12000.0
+READ_NOISE_ELECTRONS = 6.0
+
 
 def develop(
     linear: Floats,
     rng: np.random.Generator | None = None,
-    full_well_electrons: float = 12000.0,
-    read_noise_electrons: float = 6.0,
+    full_well_electrons: float = FULL_WELL_ELECTRONS,
+    read_noise_electrons: float = READ_NOISE_ELECTRONS,
 ) -> npt.NDArray[np.uint8]:
     """8-bit sRGB [H, W, 3] of a linear image; with `rng`, shot noise and read noise are in it."""
     if rng is not None:
@@ -26,10 +31,14 @@ def develop(
     return _SRGB[index]
 
 
+def encode_srgb(linear: Any) -> Any:
+    """sRGB 0..1 of linear light 0..1, numpy array or torch tensor."""
+    dark = linear <= 0.0031308
+    return dark * (12.92 * linear) + ~dark * (1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 def _srgb_table(size: int = 16384) -> npt.NDArray[np.uint8]:
-    linear = np.linspace(0.0, 1.0, size)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * encoded).astype(np.uint8)
+    return np.round(255 * encode_srgb(np.linspace(0.0, 1.0, size))).astype(np.uint8)
 
 
 _SRGB = _srgb_table()
