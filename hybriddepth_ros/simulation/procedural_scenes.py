@@ -1,4 +1,4 @@
-"""Random layered scenes to train on, each settled by its seed: rooms, tabletops, and surfaces merely stacked."""
+"""Random layered scenes to train on, settled by their seed: rooms, tabletops, surfaces merely stacked."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def random_scene(
 ) -> LayeredScene:
     """A scene of `size` (H, W) for a sweep over `span`.
 
-    span: the farthest and the nearest focus in the networks' unit, u = k D: k pixels of blur per diopter times
-    D diopters, so that one network serves every lens. The scene's `diopters` are in that unit too; they are
-    diopters for k = 1 px/D. Most of a scene lies within the span; at each end three scenes in ten reach up to a
-    fifth of its length beyond. Nothing lies beyond infinity, u < 0: what is to be overshot on the far side
-    starts above 0. `bank`: what to paint with, one that is always the same if None.
+    span: the farthest and the nearest focus in the networks' unit, u = k D: k pixels of blur per diopter
+    times D diopters, so that one network serves every lens. The scene's `diopters` are in that unit too; they
+    are diopters for k = 1 px/D. Most of a scene lies within the span; at each end four scenes in ten may
+    reach up to a quarter of its length beyond. Nothing lies beyond infinity, u < 0: a span that is to be
+    overshot on its far side starts above 0. `bank`: what to paint with, one that is always the same if None.
     """
     if not (np.isfinite(span).all() and span[0] < span[1] and span[1] > 0):
         raise ParameterError(f"scene: span must rise from its far end to a near end above 0, got {span}")
@@ -82,7 +82,7 @@ def _light(rng: np.random.Generator, pile: Pile) -> None:
     """Exposure and the colour of the light, for all layers alike; glints on some."""
     gain = rng.uniform(0.35, 1.0) ** 1.5 if rng.random() < 0.6 else 1.0
     tint = np.exp(rng.normal(0, 0.1, 3)).astype(np.float32) * np.float32(gain)
-    glossy = rng.random() < 0.35
+    glossy = rng.random() < 0.25
     for color in pile.colors:
         color *= tint
         if glossy and rng.random() < 0.5:
@@ -93,7 +93,7 @@ def _add_glints(rng: np.random.Generator, color: Floats) -> None:
     """Reflections of lamps: small, and up to several times what saturates the sensor."""
     height, width = color.shape[:2]
     for _ in range(int(rng.integers(1, 14))):
-        sigma, peak = log_uniform(rng, 0.5, 0.02 * max(height, width) + 0.6), log_uniform(rng, 0.2, 6)
+        sigma, peak = log_uniform(rng, 0.5, 0.008 * max(height, width) + 0.6), log_uniform(rng, 0.2, 6)
         row, column, reach = int(rng.integers(height)), int(rng.integers(width)), int(np.ceil(3 * sigma))
         top, left = max(row - reach, 0), max(column - reach, 0)
         patch = color[top : row + reach + 1, left : column + reach + 1]
@@ -105,11 +105,11 @@ def _add_glints(rng: np.random.Generator, color: Floats) -> None:
 def _fit(rng: np.random.Generator, pile: Pile, span: tuple[float, float]) -> Floats:
     """The layers' depth in the unit of the span [L, H, W].
 
-    Scaled and shifted as one: planes stay planes, since 1/z is linear in the pixel, and nothing changes order.
+    Scaled and shifted as one: planes stay planes, for 1/z is linear in the pixel, and nothing changes order.
     """
     length = span[1] - span[0]
-    far = span[0] + length * (-rng.uniform(0, 0.2) if rng.random() < 0.3 else rng.uniform(0, 0.6) ** 1.5)
-    near = span[1] - length * (-rng.uniform(0, 0.2) if rng.random() < 0.3 else rng.uniform(0, 0.6) ** 1.5)
+    far = span[0] + length * (-rng.uniform(0, 0.25) if rng.random() < 0.4 else rng.uniform(0, 0.6) ** 1.5)
+    near = span[1] - length * (-rng.uniform(0, 0.25) if rng.random() < 0.4 else rng.uniform(0, 0.6) ** 1.5)
     far, near = max(far, 0.0), max(near, 0.0)
     if near - far < 0.1 * length:
         far, near = max(far - 0.1 * length, 0.0), near + 0.1 * length

@@ -1,4 +1,4 @@
-"""What random scenes are made of: rooms, tabletops, and surfaces merely stacked. Depth here is 1/m of no lens."""
+"""What random scenes are of: rooms, tabletops, surfaces merely stacked. Depth is 1/z in a unit of its own."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ class Pile:
         spread = 0.03 * max(coverage.shape)
         moved = np.array([[1, 0, spread], [0, 1, 0.7 * spread]], np.float32)
         soft = cv2.GaussianBlur(
-            cv2.warpAffine(coverage, moved, coverage.shape[::-1]), (0, 0), spread, borderType=cv2.BORDER_REFLECT
+            cv2.warpAffine(coverage, moved, coverage.shape[::-1]),
+            (0, 0),
+            spread,
+            borderType=cv2.BORDER_REFLECT,
         )
         nearness = float(np.median(diopters[coverage > 0.5]))
         for color, below in zip(self.colors, self.diopters, strict=True):
@@ -113,7 +116,7 @@ def room(rng: np.random.Generator, size: tuple[int, int], bank: TextureBank) -> 
             base[1] = floors[0]
         bodies.append(_body(rng, view, base, log_uniform(rng, 0.15, 0.9) * base[2] ** 0.5, light))
     _add_bodies(rng, pile, bank, bodies, blank=0.35)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         _add_in_front(rng, pile, bank, shapes.thin_coverage(rng, size))
     if rng.random() < 0.2:
         _add_in_front(rng, pile, bank, shapes.random_coverage(rng, size, bank))
@@ -174,7 +177,7 @@ def stacked(rng: np.random.Generator, size: tuple[int, int], bank: TextureBank) 
             continue
         relief = shapes.random_relief(rng, size, bank) * np.float32(log_uniform(rng, 0.05, 0.8))
         if rng.random() < 0.3:  # parallel to what it covers
-            relief = cv2.blur(pile.top, (size[1] // 3, size[0] // 3))
+            relief = np.asarray(cv2.blur(pile.top, (size[1] // 3, size[0] // 3)), np.float32)
         elif rng.random() < 0.4:
             relief = relief + np.float32(log_uniform(rng, 0.02, 0.3)) * shapes.bulge(coverage)
         gap = log_uniform(rng, 0.02, 0.8)
@@ -201,8 +204,7 @@ def _room_pile(
     same = rng.random() < 0.5  # walls of one paint
     paint_seed = int(rng.integers(2**32))
     for (normal, _), wall in zip(planes, walls, strict=True):
-        share = float(wall.weight.mean())
-        if share < 1e-3:
+        if float(wall.weight.mean()) < 1e-3:
             continue
         is_wall = abs(normal[1]) < 0.7
         brush = np.random.default_rng(paint_seed) if same and is_wall else rng
@@ -255,9 +257,7 @@ def _body(rng: np.random.Generator, view: View, base: Vector, extent: float, lig
     if kind == "ball":
         half = 0.5 * extent * rng.uniform(0.5, 1, 3)
         centre = base + up * half[1]
-        return see_ellipsoid(
-            view, centre, _upright_axes(rng.uniform(0, 6.3)), half, light, texels_per_m
-        )
+        return see_ellipsoid(view, centre, _upright_axes(rng.uniform(0, 6.3)), half, light, texels_per_m)
     axes = _upright_axes(rng.uniform(0, 6.3))
     if kind == "box":
         half = 0.5 * extent * np.array([1.0, log_uniform(rng, 0.15, 1.3), log_uniform(rng, 0.3, 1)])
@@ -283,8 +283,20 @@ def _add_bodies(
     visible.sort(key=lambda body: float(np.median(body.diopters[body.coverage > 0.5])))
     shadow = rng.uniform(0.1, 0.7)
     for body in visible:
-        color = linear_light(bank.paint(rng, body.coordinates, blank)) * body.shade[..., None]
-        pile.add(color, body.coverage, body.diopters, shadow)
+        pile.add(_body_color(rng, bank, body, blank), body.coverage, body.diopters, shadow)
+
+
+def _body_color(rng: np.random.Generator, bank: TextureBank, body: Seen, blank: float) -> Floats:
+    """Painted where the body is; what its rim shows goes on past it [H, W, 3]."""
+    rows, columns = (
+        np.nonzero((body.coverage > 0).any(axis=1))[0],
+        np.nonzero((body.coverage > 0).any(axis=0))[0],
+    )
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    color = linear_light(bank.paint(rng, body.coordinates.cropped(*box), blank)) * body.shade[box][..., None]
+    height, width = body.coverage.shape
+    margins = box[0].start, height - box[0].stop, box[1].start, width - box[1].stop
+    return np.asarray(cv2.copyMakeBorder(color, *margins, cv2.BORDER_REPLICATE), np.float32)
 
 
 def _add_in_front(rng: np.random.Generator, pile: Pile, bank: TextureBank, coverage: Floats) -> None:
@@ -300,7 +312,9 @@ def _add_in_front(rng: np.random.Generator, pile: Pile, bank: TextureBank, cover
     pile.add(_surface_color(rng, bank, size, blank=0.25), coverage, relief)
 
 
-def _surface_color(rng: np.random.Generator, bank: TextureBank, size: tuple[int, int], blank: float) -> Floats:
+def _surface_color(
+    rng: np.random.Generator, bank: TextureBank, size: tuple[int, int], blank: float
+) -> Floats:
     """Linear light [H, W, 3] of a surface that is not mapped in perspective."""
     painted = bank.paint(rng, pixel_coordinates(size), blank)
     if rng.random() < 0.6:

@@ -66,7 +66,7 @@ def bars(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
     for angle in [turn, turn + np.pi / 2] if rng.random() < 0.2 else [turn]:
         along = np.array([np.cos(angle), np.sin(angle)])
         across = np.array([-along[1], along[0]])
-        width, gap = log_uniform(rng, 1.2, 0.08 * reach), log_uniform(rng, 0.06, 0.4) * reach
+        width, gap = log_uniform(rng, 1.2, max(0.08 * reach, 1.5)), log_uniform(rng, 0.06, 0.4) * reach
         middle = rng.uniform(0.1, 0.9, 2) * size[::-1]
         ends = rng.uniform(0.1, 2.5, 2) * reach if rng.random() < 0.5 else np.array([2.5, 2.5]) * reach
         count = int(rng.integers(1, 8)) if rng.random() < 0.5 else 1
@@ -92,7 +92,7 @@ def cables(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
             + 3 * steps**2 * (1 - steps) * knots[2]
             + steps**3 * knots[3]
         )
-        strokes.append((bezier, log_uniform(rng, 1.0, 0.04 * max(size))))
+        strokes.append((bezier, log_uniform(rng, 1.0, max(0.04 * max(size), 1.5))))
     return _stroked(size, strokes)
 
 
@@ -162,7 +162,7 @@ def edge_coverage(field: Floats) -> Floats:
 
 
 def random_relief(rng: np.random.Generator, size: tuple[int, int], bank: TextureBank) -> Floats:
-    """A surface about 0, of a range about 1: slanted, creased or curved. A plane's 1/z is linear in the pixel."""
+    """1/z about 0, of a range about 1: slanted (a plane's 1/z is linear in the pixel), creased or curved."""
 
     def plane() -> Floats:
         upright = rng.random() < 0.4
@@ -208,7 +208,7 @@ def _placed(
 
 
 def _filled(size: tuple[int, int], outlines: list[Points]) -> Floats:
-    """Their union. OpenCV's own anti-aliasing widens shapes by half a pixel; shrinking a large drawing does not."""
+    """Their union. OpenCV's anti-aliasing widens shapes by half a pixel; shrinking a drawing does not."""
     canvas = np.zeros((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), np.uint8)
     for outline in outlines:  # one by one: together, overlaps would become holes
         points = np.round((outline * _OVERSAMPLING - 0.5) * 16).astype(np.int32)

@@ -1,7 +1,7 @@
 """Convex bodies and rooms seen by a pinhole: exact 1/z, coverage and texture coordinates at each pixel.
 
-World frame: the camera's position is the origin, x right, y down, z ahead; metres. The 1/z of a plane is linear in
-the pixel, so a body of planes is minima and maxima of linear forms.
+World frame: the camera's position is the origin, x right, y down, z ahead; metres. The 1/z of a plane is
+linear in the pixel, so a body of planes is minima and maxima of linear forms.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def evaluate(form: Vector, size: tuple[int, int]) -> Floats:
 
 @dataclass(frozen=True)
 class Seen:
-    """A body in a view, [H, W] each: how much of the pixel it fills, 1/z, texture coordinates and light on it.
+    """A body in a view, [H, W] each: how much of the pixel it fills, 1/z, where on a texture, light on it.
 
     1/z goes on past the rim of the body, and so do the texture coordinates. `shade` is 0..1.
     """
@@ -91,9 +91,14 @@ class Wall:
 
 
 def see_box(
-    view: View, centre: Vector, axes: npt.NDArray[np.float64], half: Vector, light: Vector, texels_per_m: float
+    view: View,
+    centre: Vector,
+    axes: npt.NDArray[np.float64],
+    half: Vector,
+    light: Vector,
+    texels_per_m: float,
 ) -> Seen:
-    """A box: `axes` [3, 3], a unit vector in each row, and half its size along them; the camera is outside."""
+    """A box: `axes` [3, 3], a unit vector in each row; half its size along them; the camera is outside."""
     fronts: list[tuple[int, float, Vector]] = []
     backs: list[Vector] = []
     for axis in range(3):
@@ -111,7 +116,9 @@ def see_box(
     coverage = np.ones(view.size, np.float32)
     for pair in pairs:
         steepness = max(float(np.hypot(pair[0], pair[1])), 1e-12)
-        coverage = np.minimum(coverage, np.clip(evaluate(pair / steepness, view.size) + np.float32(0.5), 0, 1))
+        coverage = np.minimum(
+            coverage, np.clip(evaluate(pair / steepness, view.size) + np.float32(0.5), 0, 1)
+        )
     planes = np.stack([evaluate(form, view.size) for _, _, form in fronts])
     face = planes.argmin(axis=0)
     diopters = planes.min(axis=0)
@@ -134,7 +141,12 @@ def see_box(
 
 
 def see_ellipsoid(
-    view: View, centre: Vector, axes: npt.NDArray[np.float64], half: Vector, light: Vector, texels_per_m: float
+    view: View,
+    centre: Vector,
+    axes: npt.NDArray[np.float64],
+    half: Vector,
+    light: Vector,
+    texels_per_m: float,
 ) -> Seen:
     """An ellipsoid of half axes `half` along the rows of `axes`; the camera is outside."""
     to_sphere = axes / half[:, None]
@@ -192,8 +204,8 @@ def see_room(
 ) -> tuple[Floats, list[Wall]]:
     """The inside of the convex room normal . X <= distance: 1/z [H, W], and each wall that is seen.
 
-    The planes (unit normal outwards, distance > 0) need not close the room: a ray that leaves it sees 1/z of the
-    far side of the nearest opening, at least a thousandth.
+    The planes (unit normal outwards, distance > 0) need not close the room: a ray that meets none sees 1/z of
+    a thousandth.
     """
     forms = [view.plane(normal, distance) for normal, distance in planes]
     values = np.stack([evaluate(form, view.size) for form in forms])
@@ -207,16 +219,18 @@ def see_room(
                 steepness = max(float(np.hypot(difference[0], difference[1])), 1e-12)
                 edge = evaluate(difference / steepness, view.size) + np.float32(0.5)
                 weight = np.minimum(weight, np.clip(edge, 0, 1))
-        if not (weight > 0).any():
-            walls.append(Wall(weight, _coordinates(view, weight, weight, diopters, weight, texels_per_m)))
-            continue
         upright = np.array([0.0, 1, 0]) if abs(normal[1]) < 0.7 else np.array([0.0, 0, 1])
         u = np.cross(upright, normal)
         u = u / np.linalg.norm(u)
         v = np.cross(normal, u)
         inverse = np.maximum(values[index], np.float32(0.02))
         coordinates = _coordinates(
-            view, view.dot(u) / inverse, view.dot(v) / inverse, inverse, np.abs(view.dot(normal)), texels_per_m
+            view,
+            view.dot(u) / inverse,
+            view.dot(v) / inverse,
+            inverse,
+            np.abs(view.dot(normal)),
+            texels_per_m,
         )
         walls.append(Wall(weight, coordinates))
     return diopters, walls

@@ -1,7 +1,7 @@
 """Random surface colours for training, in gamma space, painted on any surface through its coordinates.
 
-What is costly to make (fractal fields, dead leaves, print) is drawn once on sheets that tile; a texture samples
-sheets, mixes them and adds what can be computed in place.
+What is costly to make (fractal fields, dead leaves, print) is drawn once on sheets that tile; a texture
+samples sheets, mixes them and adds what can be computed in place.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ class Coordinates:
         height, width = self.x.shape
         return height, width
 
+    def cropped(self, rows: slice, columns: slice) -> Coordinates:
+        return Coordinates(self.x[rows, columns], self.y[rows, columns], self.footprint[rows, columns])
+
     def turned(self, angle: float, scale: float, offset: tuple[float, float]) -> Coordinates:
-        """Rotated by `angle` [rad], `scale` times as many texels to a pixel, then moved by `offset` [texels]."""
+        """Rotated by `angle` [rad], `scale` times as many texels to a pixel, moved by `offset` [texels]."""
         cos, sin = np.float32(scale * np.cos(angle)), np.float32(scale * np.sin(angle))
         x = cos * self.x - sin * self.y + np.float32(offset[0])
         y = sin * self.x + cos * self.y + np.float32(offset[1])
@@ -98,9 +101,14 @@ class Sheet:
     def _sample_level(self, index: int, at: Coordinates) -> Floats:
         image = self._levels[index]
         step = np.float32(2.0**-index)
-        x = np.mod((at.x + np.float32(0.5)) * step - np.float32(0.5), np.float32(image.shape[1]))
-        y = np.mod((at.y + np.float32(0.5)) * step - np.float32(0.5), np.float32(image.shape[0]))
+        x = _modulo((at.x + np.float32(0.5)) * step - np.float32(0.5), image.shape[1])
+        y = _modulo((at.y + np.float32(0.5)) * step - np.float32(0.5), image.shape[0])
         return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.float32)
+
+
+def _modulo(x: Floats, period: int) -> Floats:
+    """np.mod takes five times as long; and remap, left to wrap by itself, overflows 16 bits far away."""
+    return x - np.float32(period) * np.floor(x * np.float32(1 / period))
 
 
 def dead_leaves(rng: np.random.Generator, size: int) -> Floats:
@@ -126,10 +134,10 @@ def dead_leaves(rng: np.random.Generator, size: int) -> Floats:
             for shift_y in _wraps(centre[1], radius, size):
                 points = np.round((outline + centre + (shift_x, shift_y)) * 16).astype(np.int32)
                 cv2.fillPoly(image, [points], color, cv2.LINE_AA, 4)
-    return image.astype(np.float32) / 255
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
-def _leaf(rng: np.random.Generator, kind: int) -> npt.NDArray[np.float64]:
+def _leaf(rng: np.random.Generator, kind: int) -> npt.NDArray[np.floating]:
     """Outline [n, 2] within a circle of radius about 1."""
     turn = rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -210,7 +218,7 @@ class TextureBank:
         return np.asarray((field - field.mean()) / (field.std() + 1e-4), np.float32)
 
     def paint(self, rng: np.random.Generator, at: Coordinates, blank: float = 0.15) -> Floats:
-        """A texture [H, W, 3] in gamma space, about 0..1; `blank`: how likely one with hardly any detail is."""
+        """A texture [H, W, 3] in gamma space, about 0..1; `blank`: how likely it has hardly any detail."""
         texture = self._ground(rng, at, blank, nested=False)
         if rng.random() < 0.4:  # the grain of a material
             amplitude = log_uniform(rng, 0.003, 0.03)
@@ -236,9 +244,11 @@ class TextureBank:
         if kind == "leaves":
             sheet = self.pick(rng, "leaves")
             contrast = np.float32(min(1.0, log_uniform(rng, 0.05, 2.0)))
-            return base + (sheet.sample(at.anywhere(rng, 0.4, 2.5)) - sheet.mean) * contrast + (
-                sheet.mean - base
-            ) * (0.7 * contrast)
+            return (
+                base
+                + (sheet.sample(at.anywhere(rng, 0.4, 2.5)) - sheet.mean) * contrast
+                + (sheet.mean - base) * (0.7 * contrast)
+            )
         if kind == "regular":
             return base + amplitude * hue * regular_pattern(rng, at)[..., None]
         if kind == "tiles":
