@@ -181,8 +181,9 @@ def stacked(rng: np.random.Generator, size: tuple[int, int], bank: TextureBank) 
         elif rng.random() < 0.4:
             relief = relief + np.float32(log_uniform(rng, 0.02, 0.3)) * shapes.bulge(coverage)
         gap = log_uniform(rng, 0.02, 0.8)
-        # All of it in front, or most: what does not reach is cut where the two meet.
-        quantile = 1.0 if rng.random() < 0.7 else rng.uniform(0.6, 1.0)
+        # All of it in front. Only the first may be crossed: to be cut by a later one would open gaps.
+        crosses = len(pile.colors) == 1 and rng.random() < 0.3
+        quantile = rng.uniform(0.6, 1.0) if crosses else 1.0
         relief = relief + np.float32(gap + np.quantile((pile.top - relief)[seen], quantile))
         shadow = rng.uniform(0, 0.6) if rng.random() < 0.5 else 0.0
         pile.add(_surface_color(rng, bank, size, blank=0.15), coverage, relief, shadow)
@@ -280,10 +281,23 @@ def _add_bodies(
     rng: np.random.Generator, pile: Pile, bank: TextureBank, bodies: list[Seen], blank: float
 ) -> None:
     visible = [body for body in bodies if (body.coverage > 0.5).sum() >= _FEWEST_PIXELS]
-    visible.sort(key=lambda body: float(np.median(body.diopters[body.coverage > 0.5])))
     shadow = rng.uniform(0.1, 0.7)
-    for body in visible:
+    for body in _far_to_near(visible):
         pile.add(_body_color(rng, bank, body, blank), body.coverage, body.diopters, shadow)
+
+
+def _far_to_near(bodies: list[Seen]) -> list[Seen]:
+    """By distance, and each before the first that hides it where the two overlap."""
+    ordered: list[Seen] = []
+    for body in sorted(bodies, key=lambda body: float(np.median(body.diopters[body.coverage > 0.5]))):
+        place = len(ordered)
+        for index, other in enumerate(ordered):
+            both = (body.coverage > 0) & (other.coverage > 0)
+            if both.any() and float(np.median((body.diopters - other.diopters)[both])) < 0:
+                place = index
+                break
+        ordered.insert(place, body)
+    return ordered
 
 
 def _body_color(rng: np.random.Generator, bank: TextureBank, body: Seen, blank: float) -> Floats:

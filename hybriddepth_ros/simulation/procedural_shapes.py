@@ -185,11 +185,13 @@ def random_relief(rng: np.random.Generator, size: tuple[int, int], bank: Texture
 
 
 def bulge(coverage: Floats) -> Floats:
-    """0 at the rim of what is covered to 1 deep inside, round as a cushion [H, W]."""
+    """0 at the rim of what is covered, rising like a cushion, to at most 1 [H, W]; thin things stay flat."""
     inside = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    inside = np.minimum(inside, max(coverage.shape))  # without a rim OpenCV has no bound
     inside = cv2.GaussianBlur(inside, (0, 0), 2.0)
-    depth = np.clip(1 - inside / (inside.max() + 1e-3), 0, 1)
-    return np.sqrt(1 - depth**2).astype(np.float32)
+    deepest = float(inside.max()) + 1e-3
+    height = min(1.0, deepest / (0.15 * max(coverage.shape)))
+    return np.asarray(height * (1 - np.clip(1 - inside / deepest, 0, 1) ** 2), np.float32)
 
 
 def _placed(

@@ -247,6 +247,7 @@ def _quadric(p: Floats, q: Vector) -> tuple[Floats, Floats, Floats]:
 
 def _lambert(cosine: Floats | float) -> Floats:
     """Light from above and from the sky all round, 0..1."""
+    cosine = np.clip(cosine, -1, 1)  # past the rim of a body it is no cosine
     return np.asarray(0.45 + 0.55 * np.maximum(cosine, 0) + 0.15 * np.minimum(cosine, 0), np.float32)
 
 

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.simulation.layers import LayeredScene
 from hybriddepth_ros.simulation.procedural_scenes import SceneBank, random_scene
+from hybriddepth_ros.simulation.procedural_settings import _far_to_near
+from hybriddepth_ros.simulation.procedural_solids import Seen
+from hybriddepth_ros.simulation.procedural_textures import pixel_coordinates
 
 SPAN = (4.0, 28.0)
 
@@ -109,3 +112,20 @@ def test_spans_without_a_length_before_the_camera_are_refused(span: tuple[float,
 def test_sizes_of_a_few_pixels_are_refused() -> None:
     with pytest.raises(ParameterError, match=r"at least 16 pixels each way, got \(8, 64\)"):
         random_scene(np.random.default_rng(0), (8, 64), SPAN)
+
+
+def test_bodies_are_laid_far_to_near_even_where_their_distances_mislead() -> None:
+    """A long board that runs towards the camera, and a ball before its far end, farther than its middle."""
+    rim = np.zeros((20, 30), np.float32)
+    at = pixel_coordinates((20, 30))
+
+    def body(columns: slice, diopters: np.ndarray) -> Seen:
+        coverage = rim.copy()
+        coverage[5:15, columns] = 1
+        return Seen(coverage, diopters.astype(np.float32), at, np.ones_like(rim))
+
+    board = body(slice(0, 30), np.broadcast_to(np.linspace(4.0, 1.0, 30), (20, 30)))
+    ball = body(slice(25, 30), np.full((20, 30), 1.8))
+    for bodies in ([ball, board], [board, ball]):
+        first, last = _far_to_near(bodies)
+        assert first is board and last is ball

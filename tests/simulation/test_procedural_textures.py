@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hybriddepth_ros.simulation.procedural_shapes import edge_coverage, random_coverage
+from hybriddepth_ros.simulation.procedural_shapes import bulge, edge_coverage, random_coverage
 from hybriddepth_ros.simulation.procedural_textures import (
     Floats,
     Sheet,
@@ -98,3 +98,10 @@ def test_outlines_are_coverages_with_soft_rims(bank: TextureBank) -> None:
     some = [c for c in drawn if 0.05 < c.mean() < 0.95]
     assert len(some) > 30
     assert np.mean([bool(((c > 0) & (c < 1)).any()) for c in some]) > 0.8
+
+
+def test_cushion_of_what_fills_the_image_and_of_what_is_thin() -> None:
+    assert np.isfinite(bulge(np.ones((40, 50), np.float32))).all()
+    thin, wide = np.zeros((60, 60), np.float32), np.zeros((60, 60), np.float32)
+    thin[28:31], wide[10:50] = 1, 1
+    assert 0 < float(bulge(thin).max()) < 0.4 < 0.99 < float(bulge(wide).max()) <= 1
