@@ -54,11 +54,12 @@ class DepthModel(Protocol):
 
 
 _MODELS = {
+    "sweepnet": "hybriddepth_ros.models.sweepnet_estimator:SweepNetEstimator",
     "classical": "hybriddepth_ros.models.classical:Classical",
     "hybriddepth": "hybriddepth_ros.models.published_estimator:HybridDepthEstimator",
     "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
 }
-_TAKE_WEIGHTS = ("hybriddepth", "crossdepth")
+_TAKE_WEIGHTS = ("sweepnet", "hybriddepth", "crossdepth")
 # CUDA's words, the CPU's, cuDNN's, oneDNN's
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")

@@ -54,6 +54,11 @@ class SweepNet(nn.Module):
         edge_channels: int = 16,
     ) -> None:
         super().__init__()
+        self.widths = {
+            "channels": channels,
+            "head_channels": head_channels,
+            "edge_channels": edge_channels,
+        }
         half, *levels = channels
         self.measures = FocusMeasures()
         self.measure_logits = nn.Parameter(torch.tensor(_LOGIT_WEIGHTS))

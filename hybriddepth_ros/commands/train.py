@@ -1,0 +1,49 @@
+"""`hybriddepth train`: trains a model as a config file says, and goes on where a former start ended."""
+
+# ruff: noqa: UP045
+# The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hybriddepth_ros.errors import ModelError
+
+
+def train(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A YAML file; those of the package: config/training.")
+    ],
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", help="Folder of the training.  [default: out/training/<name of CONFIG>]"),
+    ] = None,
+    devices: Annotated[str, typer.Option("--devices", help="How many GPUs or processes, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that train together.")] = 1,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="auto (bfloat16 on a GPU), 32-true, bf16-mixed, 16-mixed."),
+    ] = "auto",
+) -> int:
+    """Train a model as CONFIG says.
+
+    Started again with the same --out it goes on from the last checkpoint, with the result that it would have
+    had without the interruption. Writes checkpoints/, metrics.csv and, at the end, the weights.
+    """
+    from hybriddepth_ros.training.config import keep_record, read_config
+
+    wanted = read_config(config)
+    try:
+        from hybriddepth_ros.training.sweepnet_training import train_sweepnet
+    except ImportError as error:
+        raise ModelError(f"train: a Python package is missing: {error}; pip install lightning") from None
+    folder = out or Path("out/training") / config.stem
+    keep_record(folder, wanted)
+    try:
+        weights = train_sweepnet(wanted.settings, folder, devices, nodes, precision)
+    except SystemExit:  # how Lightning ends after Ctrl-C, when all is written
+        print(f"Stopped; the same command goes on from {folder / 'checkpoints'}.")
+        return 130
+    print(f"Trained; the weights are {weights}.")
+    return 0

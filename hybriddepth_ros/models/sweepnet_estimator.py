@@ -1,0 +1,128 @@
+"""`model: sweepnet` as a depth model: aligned stack in, inverse depth and its calibrated sigma out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.image_files import to_grey
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, is_out_of_memory
+from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
+from hybriddepth_ros.models.focus_fit import find_optics
+from hybriddepth_ros.models.focus_measure import measure_focus, resize
+from hybriddepth_ros.models.inference import HALF, INT8, check_precision, fold_batch_norms
+from hybriddepth_ros.models.inputs import pad_to_multiple
+from hybriddepth_ros.models.published_estimator import find_device
+from hybriddepth_ros.models.sweepnet import MULTIPLE, FocusMix, SweepNet
+from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet, on_device
+
+Floats = npt.NDArray[np.float32]
+
+MOST_SLICES = 16  # more are thinned out
+WIDEST_SWEEP_PX = 60.0  # of blur from the first slice to the last; a wider sweep is seen on a smaller image
+SMALLEST_SIDE = 96  # px of an image that is made smaller for that
+
+
+class SweepNetEstimator:
+    """The shipped network, or the one in a file. See DepthModel."""
+
+    def __init__(self, device: str = "auto", weights: str = "", precision: str = "float32") -> None:
+        self.device = find_device(device)
+        check_precision(precision, self.device)
+        if precision == INT8:
+            raise ModelError(
+                "precision: sweepnet knows float32, and on cuda bfloat16 and float16; got 'int8'"
+            )
+        self._half = HALF.get(precision)
+        loaded = load_sweepnet(weights or SHIPPED)
+        self.weights = weights or "shipped"
+        self._calibration = loaded.calibration
+        self._network = ready(loaded.network, self.device)
+
+    def __call__(self, stack: AlignedStack) -> FocusEstimate:
+        """FocusEstimate at full resolution: the median of a Laplace distribution, and the half-width of its
+        central 68.3 % as measured on held-out stacks.
+        """
+        blur = stack.blur_px_per_diopter or _found_blur(stack)
+        chosen = thinned(len(stack.images))
+        focus = stack.focus_diopters[chosen].astype(np.float64)
+        factor = working_scale(stack.images.shape[1:3], float(focus[-1] - focus[0]) * blur)
+        images = stack.images[chosen]
+        if factor < 1.0:
+            images = np.stack([_smaller(image, factor) for image in images])
+        positions = (focus * (blur * factor)).astype(np.float32)
+        position, scale, spacing = self._run(images, positions)
+        sigma = self._calibration.sigma(scale / spacing) * spacing
+        size = (stack.images.shape[1], stack.images.shape[2])
+        per_px = np.float32(1.0 / (blur * factor))
+        diopters, sigma = resize(position * per_px, size), resize(sigma * per_px, size)
+        sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
+        return FocusEstimate(diopters, sigma, float(blur))
+
+    @torch.inference_mode()
+    def _run(
+        self, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.float32]
+    ) -> tuple[Floats, Floats, np.float32]:
+        """Position and scale [h, w] px of blur, and the sweep's mean step, of images [N, h, w, 3]."""
+        height, width = images.shape[1:3]
+        try:
+            stack = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
+            places = torch.from_numpy(positions)[None].to(self.device)
+            with torch.autocast("cuda", self._half or torch.float16, enabled=self._half is not None):
+                found = self._network(pad_to_multiple(stack, MULTIPLE)[None], places)
+            position, scale = (x[0, :height, :width].cpu().numpy() for x in (found.position, found.scale))
+            return position, scale, np.float32(found.spacing[0].item())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = " ".join(str(error).split())[:200]
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        size = f"{len(images)} slices of {width}x{height} px"
+        raise ModelError(f"sweepnet on {self.device}: out of memory for {size}: {said}")
+
+
+def ready(network: SweepNet, device: str) -> SweepNet:
+    """The network as it runs: batch normalisations folded away, where convolutions are fastest."""
+    for module in network.modules():
+        if isinstance(module, FocusMix):
+            _fold_mix(module)
+    fold_batch_norms(network)
+    return on_device(network, device)
+
+
+def _fold_mix(mix: FocusMix) -> None:
+    """The normalisation follows a sum of two convolutions: its gain goes to both, its offset to one."""
+    norm = mix.norm
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+        return
+    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    mix.whole.weight.data.mul_(gain[:, None, None, None])
+    mix.local.weight.data.mul_(gain[:, None, None, None])
+    mix.local.bias = nn.Parameter(norm.bias - norm.running_mean * gain, requires_grad=False)
+    mix.norm = nn.Identity()  # type: ignore[assignment]
+
+
+def thinned(count: int) -> npt.NDArray[np.intp]:
+    """Indices of at most MOST_SLICES of `count` slices, evenly, the ends among them."""
+    return np.round(np.linspace(0, count - 1, min(count, MOST_SLICES))).astype(np.intp)
+
+
+def working_scale(size: tuple[int, int], sweep_px: float) -> float:
+    """How much smaller the image [H, W] is made so that the sweep's blur is what the network has seen."""
+    least = min(1.0, SMALLEST_SIDE / min(size))
+    return float(np.clip(WIDEST_SWEEP_PX / max(sweep_px, 1e-6), least, 1.0))
+
+
+def _smaller(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint8]:
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _found_blur(stack: AlignedStack) -> float:
+    measure = measure_focus([to_grey(image) for image in stack.images])
+    return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter

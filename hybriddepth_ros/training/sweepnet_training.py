@@ -1,0 +1,168 @@
+"""How sweepnet is trained: its step, what is measured on the way, and the weights that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hybriddepth_ros import __version__
+from hybriddepth_ros.models.sweepnet import SweepNet
+from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, load_sweepnet, on_device, save_sweepnet
+from hybriddepth_ros.training.calibration import calibrate
+from hybriddepth_ros.training.epochs import EpochSampler
+from hybriddepth_ros.training.sweepnet_loss import LossWeights, sweepnet_loss
+from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
+from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticStacks
+from hybriddepth_ros.training.train import fit
+
+# Added to the seed of stacks that are never trained on: to watch a training, and to measure sigma on.
+_HELD_OUT, _CALIBRATION = 1_000_000, 2_000_000
+_CALIBRATION_BATCHES = 60
+
+
+class SweepNetModule(LightningModule):
+    """The network in training; `state_dict` of a checkpoint holds the averaged weights under `network.`"""
+
+    def __init__(self, settings: SweepNetTraining) -> None:
+        super().__init__()
+        self.settings = settings
+        self.save_hyperparameters(asdict(settings))
+        torch.manual_seed(settings.seed)
+        self.network = SweepNet()
+        if settings.init_from:
+            self.network.load_state_dict(load_sweepnet(settings.init_from).network.state_dict())
+        on_device(self.network, "cpu")
+        self.loss_weights = LossWeights()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        found = self.network(batch.stack.to(self.dtype) / 255.0, batch.positions)
+        valid = torch.ones_like(batch.target, dtype=torch.bool)
+        total, terms = sweepnet_loss(found, batch.target, valid, batch.positions, self.loss_weights)
+        self.log_dict({"loss": total, **terms}, batch_size=len(batch.target))
+        self.log("learning_rate", self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
+        return total
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        found = self.network(batch.stack.to(self.dtype) / 255.0, batch.positions)
+        spacing = found.spacing[:, None, None]
+        error = (found.position - batch.target).abs()
+        first, last = batch.positions[:, :1, None], batch.positions[:, -1:, None]
+        inside = (batch.target >= first) & (batch.target <= last)
+        steps = error / spacing
+        self.log_dict(
+            {
+                "val_error_inside": steps[inside].mean(),
+                "val_error_outside": torch.where(inside, 0.0, steps).sum() / (~inside).sum().clamp(min=1),
+                "val_error_px": error.mean(),
+                "val_likelihood": (error / found.scale + (found.scale / spacing).log()).mean(),
+                "val_within_scale": (error < found.scale).float().mean(),
+            },
+            batch_size=len(batch.target),
+            sync_dist=True,
+        )
+
+    def configure_optimizers(self) -> Any:
+        settings = self.settings
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+        )
+        total = settings.epochs * settings.steps_per_epoch
+        warmup = max(1.0, settings.warmup_share * total)
+        decay = max(1.0, settings.decay_share * total)
+
+        def share(step: int) -> float:
+            return max(0.0, min(1.0, (step + 1) / warmup, (total - step) / decay))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        settings, world = self.settings, self.trainer.world_size
+        length = settings.epochs * settings.steps_per_epoch * world
+        return DataLoader(
+            SyntheticStacks(_stacks(settings), settings.seed, length),
+            batch_size=None,
+            sampler=EpochSampler(settings.steps_per_epoch, settings.epochs, self.trainer.global_rank, world),
+            num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+            prefetch_factor=6 if settings.workers else None,
+            worker_init_fn=_one_thread,
+            pin_memory=self.on_gpu,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        batches = list(held_out(self.settings, _HELD_OUT, self.settings.validation_batches))
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def train_sweepnet(
+    settings: SweepNetTraining,
+    folder: Path,
+    devices: str = "auto",
+    nodes: int = 1,
+    precision: str = "auto",
+    quiet: bool = False,
+) -> Path:
+    """Trains, or goes on with it, measures what the network's sigma is worth, and writes the weights."""
+    module = SweepNetModule(settings)
+    fit(
+        module,
+        folder,
+        settings.epochs,
+        settings.gradient_clip,
+        settings.ema_decay,
+        precision,
+        devices,
+        nodes,
+        quiet=quiet,
+    )
+    network = module.network.eval()
+    calibration = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
+    card = {
+        "model": "sweepnet",
+        "data": "procedural scenes rendered by hybriddepth_ros.simulation",
+        "version": __version__,
+        "settings": asdict(settings),
+    }
+    path = folder / "sweepnet.safetensors"
+    save_sweepnet(path, SweepNetWeights(network, calibration, card))
+    return path
+
+
+def held_out(settings: SweepNetTraining, offset: int, count: int) -> Iterator[Batch]:
+    """Batches of stacks that no training with these settings sees."""
+    stacks = SyntheticStacks(_stacks(settings), settings.seed + offset, count)
+    return (stacks[index] for index in range(count))
+
+
+def _stacks(settings: SweepNetTraining) -> StackSettings:
+    return StackSettings(
+        settings.render_px,
+        settings.crop_px,
+        settings.batch_size,
+        settings.rendered_slices,
+        settings.chunk_stacks,
+        settings.chunk_batches,
+    )

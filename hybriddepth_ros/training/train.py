@@ -1,0 +1,67 @@
+"""Training that may be killed at any time: the next start goes on from the last epoch's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+CHECKPOINTS = "checkpoints"
+
+
+def fit(
+    module: LightningModule,
+    folder: Path,
+    epochs: int,
+    gradient_clip: float | None = None,
+    ema_decay: float | None = None,
+    precision: str = "auto",
+    devices: str = "auto",
+    nodes: int = 1,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> Trainer:
+    """Trains up to `epochs`, from the newest checkpoint in `folder` if there is one.
+
+    precision: auto is bfloat16 on a GPU and float32 on a CPU. Writes checkpoints/ and metrics.csv.
+    """
+    import torch
+
+    if precision == "auto":
+        precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
+    saver = ModelCheckpoint(
+        dirpath=folder / CHECKPOINTS,
+        filename="epoch{epoch:05d}",
+        auto_insert_metric_name=False,
+        save_top_k=1,
+        save_on_train_epoch_end=True,
+    )
+    average = [EMAWeightAveraging(decay=ema_decay)] if ema_decay else []
+    trainer = Trainer(
+        accelerator="auto",
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=epochs,
+        gradient_clip_val=gradient_clip,
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[saver, *average, *callbacks],
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, ckpt_path=newest_checkpoint(folder))
+    return trainer
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last that was written whole; a write that was cut off leaves no file of that name."""
+    found = sorted((folder / CHECKPOINTS).glob("epoch*.ckpt"))
+    for older in found[:-1]:  # of a start that was killed
+        older.unlink()
+    return found[-1] if found else None
