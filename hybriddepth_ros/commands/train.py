@@ -29,7 +29,7 @@ def train(
     """Train a model as CONFIG says.
 
     Started again with the same --out it goes on from the last checkpoint, with the result that it would have
-    had without the interruption. Writes checkpoints/, metrics.csv and, at the end, the weights.
+    had without the interruption. Writes checkpoints/, log/ and, at the end, the weights.
     """
     from hybriddepth_ros.training.config import keep_record, read_config
 

@@ -10,12 +10,14 @@ from torch.utils.data import Sampler
 class EpochSampler(Sampler[int]):
     """Indices of one process's batches: epoch e takes those after epoch e - 1, whoever ran that one.
 
-    Lightning calls `set_epoch` before each epoch, also after a resumption.
+    Lightning calls `set_epoch` before each epoch except the first that it runs: that is `epoch`.
     """
 
-    def __init__(self, steps_per_epoch: int, epochs: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, steps_per_epoch: int, epochs: int, rank: int = 0, world: int = 1, epoch: int = 0
+    ) -> None:
         self._steps, self._epochs, self._rank, self._world = steps_per_epoch, epochs, rank, world
-        self._epoch = 0
+        self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = min(epoch, self._epochs - 1)

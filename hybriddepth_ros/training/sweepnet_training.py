@@ -91,12 +91,15 @@ class SweepNetModule(LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        settings, world = self.settings, self.trainer.world_size
+        settings, trainer, world = self.settings, self.trainer, self.trainer.world_size
+        # Not current_epoch: a checkpoint is written before an epoch counts as completed.
+        epoch = trainer.fit_loop.epoch_progress.current.processed
+        sampler = EpochSampler(settings.steps_per_epoch, settings.epochs, trainer.global_rank, world, epoch)
         length = settings.epochs * settings.steps_per_epoch * world
         return DataLoader(
             SyntheticStacks(_stacks(settings), settings.seed, length),
             batch_size=None,
-            sampler=EpochSampler(settings.steps_per_epoch, settings.epochs, self.trainer.global_rank, world),
+            sampler=sampler,
             num_workers=settings.workers,
             persistent_workers=settings.workers > 0,
             prefetch_factor=6 if settings.workers else None,

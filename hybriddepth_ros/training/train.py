@@ -26,7 +26,7 @@ def fit(
 ) -> Trainer:
     """Trains up to `epochs`, from the newest checkpoint in `folder` if there is one.
 
-    precision: auto is bfloat16 on a GPU and float32 on a CPU. Writes checkpoints/ and metrics.csv.
+    precision: auto is bfloat16 on a GPU and float32 on a CPU. Writes checkpoints/, and log/ with a version_N/metrics.csv for every start.
     """
     import torch
 
@@ -47,7 +47,7 @@ def fit(
         precision=precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         gradient_clip_val=gradient_clip,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=CSVLogger(folder, name="log"),
         callbacks=[saver, *average, *callbacks],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

@@ -25,7 +25,10 @@ def test_every_shipped_config_can_be_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model: sweepnet\nlearning_rat: 1e-3\n", "unknown parameter 'learning_rat'; did you mean learning_rate"),
+        (
+            "model: sweepnet\nlearning_rat: 1e-3\n",
+            "unknown parameter 'learning_rat'; did you mean learning_rate",
+        ),
         ("model: sweepnett\n", "model: expected one of sweepnet.*did you mean sweepnet"),
         ("steps: 3\n", "model: expected one of sweepnet"),
         ("model: sweepnet\nsteps: many\n", "steps: expected a number, got 'many'"),
