@@ -28,6 +28,8 @@ from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 
 SAVE_TIMEOUT_S = 5.0
+ESTIMATE_TIMEOUT_S = 10.0
+LAST_ESTIMATE_TIMEOUT_S = 0.5  # a Spinner waits longer, and then destroys what else would stay in /dev/shm
 
 
 class DepthNode(ManagedNode):
@@ -62,7 +64,7 @@ class DepthNode(ManagedNode):
         self._worker = NewestFirstWorker(
             self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
         )
-        resources.callback(self._worker.close)
+        resources.callback(self._close_worker)
         resources.callback(self._wake_savers)
         subscribe(self, resources, parameters, self._on_slice)
 
@@ -71,6 +73,11 @@ class DepthNode(ManagedNode):
             self._estimator.options = self.parameters[EstimatorOptions]
         if self._assembler is not None:
             self._assembler.min_slices = self.parameters[DepthParameters].min_slices
+
+    def _close_worker(self) -> None:
+        """Wait for the estimate in hand, as there is to be one at a time; a node that ends waits less."""
+        if self._worker is not None:
+            self._worker.close(LAST_ESTIMATE_TIMEOUT_S if self.closing.is_set() else ESTIMATE_TIMEOUT_S)
 
     def _wake_savers(self) -> None:
         with self._new_estimate:
@@ -140,6 +147,8 @@ class DepthNode(ManagedNode):
         except HybridDepthError as error:
             self.problem("stacks refused", str(error))
             return
+        if self.closing.is_set():
+            return  # nobody waited for it: the publishers may be gone
         if estimate.camera is None:
             self.problem("no intrinsics", "camera_info has K = 0: no depth/points, no camera_info")
         frame_id = messages[estimate.registration.reference].header.frame_id

@@ -15,6 +15,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.logging import get_logger
 
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
+from hybriddepth_ros.leaving import leave
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
@@ -92,8 +93,8 @@ def refusals_of_ros() -> Iterator[None]:
 
 
 def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | None = None) -> int:
-    """Spin one node until SIGINT or SIGTERM; the exit code. A second Ctrl-C, as `ros2 launch` sends, changes
-    nothing.
+    """Spin one node until SIGINT or SIGTERM; the exit code, or the end of the process where a thread is still
+    at work. A second Ctrl-C, as `ros2 launch` sends, changes nothing.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,7 +120,7 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
     # Python's exit puts the default handlers back, and a late second Ctrl-C would end it by signal
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    return 0
+    return leave(0)
 
 
 def _autostart(node: ManagedNode) -> None:
