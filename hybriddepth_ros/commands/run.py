@@ -72,6 +72,8 @@ def run(
             status.show("starting the camera and the model ...")
             with quiet_start(namespace):
                 graph.start()
+            if graph.depth.replaced:
+                status.tell(f"warning: {graph.depth.replaced}")
             status.rest(after_s=1.0)
             end = None if seconds is None else time.monotonic() + seconds
             while not stop and graph.context.ok():

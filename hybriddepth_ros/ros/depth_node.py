@@ -40,6 +40,7 @@ class DepthNode(ManagedNode):
         self._outputs: DepthOutputs | None = None
         self._worker: NewestFirstWorker[list[FocalSlice]] | None = None
         self._assembler: StackAssembler[FocalSlice] | None = None
+        self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
         self._latest: DepthEstimate | None = None
         self._new_estimate = threading.Condition()
@@ -92,12 +93,14 @@ class DepthNode(ManagedNode):
         except ModelError as error:
             if not parameters.model_fallback:
                 raise
-            self.problem("model replaced", f"{parameters.model_fallback} runs instead: {error}")
+            self.replaced = f"{parameters.model_fallback} runs instead of {parameters.model}: {error}"
+            self.problem("model replaced", self.replaced)
             precision = parameters.precision if takes_weights(parameters.model_fallback) else PRECISIONS[0]
             return load_estimator(parameters.model_fallback, parameters.device, options, precision=precision)
 
     def _forget(self) -> None:
         self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
+        self.replaced = ""
 
     # -- from slices to a stack, in the executor: references only
 
@@ -216,10 +219,15 @@ class DepthNode(ManagedNode):
             values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
         if self._worker is not None and not self._worker.alive:
             return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
+        warnings = []
         if slice_rate == 0.0:
-            return DiagnosticStatus.WARN, f"no slices arrive ({parameters.input})", values
-        if self._latest is not None and self._latest.camera is None:
-            return DiagnosticStatus.WARN, "no intrinsics: neither a cloud nor camera_info", values
+            warnings.append(f"no slices arrive ({parameters.input})")
+        elif self._latest is not None and self._latest.camera is None:
+            warnings.append("no intrinsics: neither a cloud nor camera_info")
+        if self.replaced:
+            warnings.append(self.replaced)
+        if warnings:
+            return DiagnosticStatus.WARN, "; ".join(warnings), values
         return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
 
 

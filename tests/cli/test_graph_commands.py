@@ -183,3 +183,12 @@ def test_run_ends_soon_and_without_abort_while_a_model_computes(
         viewer.try_shutdown()
     assert process.returncode == code and "terminate called" not in err, out + err
     assert seconds < STOP_LIMIT_S
+
+
+def test_run_says_once_which_model_runs_instead_of_which_and_why(stack: Path, tmp_path: Path) -> None:
+    wanted = ("--model", "hybriddepth", "--weights", tmp_path / "nowhere.ckpt")
+    process = start_run("--stack", stack, *wanted, "-p", "depth.model_fallback:=classical", "--seconds", "1")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    (line,) = (line for line in out.splitlines() if "runs instead" in line)
+    assert line.startswith("warning: classical runs instead of hybriddepth: ") and "nowhere.ckpt" in line
