@@ -14,11 +14,17 @@ from torch import Tensor
 
 from hybriddepth_ros.errors import ModelError, WeightsError
 from hybriddepth_ros.image_files import ImageRGB, to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, check_device, is_out_of_memory
+from hybriddepth_ros.models.base import (
+    AlignedStack,
+    FocusEstimate,
+    check_device,
+    check_precision,
+    is_out_of_memory,
+)
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
 from hybriddepth_ros.models.focus_measure import measure_focus, resize
-from hybriddepth_ros.models.inference import check_precision, for_inference, release_memory
+from hybriddepth_ros.models.inference import for_inference, release_memory
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 
