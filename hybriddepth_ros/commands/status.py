@@ -33,6 +33,8 @@ def describe(graph: DepthGraph) -> str:
     parts = [f"{sweep.get('slice rate [Hz]', 0.0):5.1f} slices/s", f"{depth['depth rate [Hz]']:5.1f} depth/s"]
     if "latency p50 [ms]" in depth:
         parts.append(f"latency {depth['latency p50 [ms]']:.0f} ms (p95 {depth['latency p95 [ms]']:.0f})")
+    elif "estimate running [s]" in depth:
+        parts.append(f"first estimate running for {depth['estimate running [s]']:.0f} s")
     elif counts.get("stacks not needed"):
         parts.append("idle: nobody subscribes to depth")
     dropped = losses(graph)

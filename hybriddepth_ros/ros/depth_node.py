@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +44,7 @@ class DepthNode(ManagedNode):
         self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
         self._latest: DepthEstimate | None = None
+        self._estimating_since_s: float | None = None  # in time.monotonic()
         self._new_estimate = threading.Condition()
         self._saves_waiting = 0
         self._slice_rate, self._depth_rate, self._latency = RateMeter(), RateMeter(), LatencyMeter()
@@ -144,12 +146,15 @@ class DepthNode(ManagedNode):
         estimator, outputs = self._estimator, self._outputs
         if estimator is None or outputs is None:
             return
+        self._estimating_since_s = time.monotonic()
         try:
             stack = stack_of(messages)
             estimate = estimator(stack)
         except HybridDepthError as error:
             self.problem("stacks refused", str(error))
             return
+        finally:
+            self._estimating_since_s = None
         if self.closing.is_set():
             return  # nobody waited for it: the publishers may be gone
         if estimate.camera is None:
@@ -215,6 +220,8 @@ class DepthNode(ManagedNode):
             **{f"latency {name} [ms]": value for name, value in self._latency.summary().items()},
             "memory [MB]": resident_memory_mb(),
         }
+        if (since_s := self._estimating_since_s) is not None:
+            values["estimate running [s]"] = time.monotonic() - since_s
         if self._latest is not None:
             values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
         if self._worker is not None and not self._worker.alive:

@@ -183,6 +183,7 @@ def test_run_ends_soon_and_without_abort_while_a_model_computes(
         viewer.try_shutdown()
     assert process.returncode == code and "terminate called" not in err, out + err
     assert seconds < STOP_LIMIT_S
+    assert re.search(r"first estimate running for \d+ s", out)
 
 
 def test_run_says_once_which_model_runs_instead_of_which_and_why(stack: Path, tmp_path: Path) -> None:
