@@ -148,6 +148,7 @@ def _why_none(summary: dict[str, Any]) -> list[str]:
         *(
             f"{name}, {entry['limit']:g}{units[name]}: removed {entry['pixels']} of {width * height} pixels."
             for name, entry in removed.items()
+            if entry["pixels"]
         ),
         f"Smaller steps of focus make sigma smaller; a larger limit, -p {worst}:=..., shows what is there.",
     ]
