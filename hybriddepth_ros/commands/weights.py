@@ -39,7 +39,11 @@ def import_(
         ),
     ],
     name: Annotated[
-        Optional[str], typer.Option("--name", help="Name to install it under.  [default: the published name]")
+        Optional[str],
+        typer.Option(
+            "--name",
+            help="Name to install it under.  [default: the published name]",
+        ),
     ] = None,
     model: Annotated[
         Optional[str],
@@ -49,7 +53,8 @@ def import_(
         Optional[str],
         typer.Option(
             "--focus-unit",
-            help="Unit of its focus distances: metres, disparity or diopters.  [default: by its file name]",
+            help="Unit of its focus distances: metres, disparity or diopters; Depth Anything has none.  "
+            "[default: by its file name]",
         ),
     ] = None,
     invert_depth: Annotated[
