@@ -250,8 +250,9 @@ class _Transfer:
         response = getattr(error, "response", None)
         if response is not None:
             return _status(response)
-        what = "broken off" if self._size else "not reached"
-        return f"{what}: {one_line(error)}{self._so_far()}"
+        if self._size:
+            return f"broken off: {one_line(error)}{self._so_far()}"
+        return f"not reached: {one_line(error)}; `hybriddepth weights import FILE` takes a file that is here"
 
     def _so_far(self) -> str:
         if not self._size:

@@ -222,6 +222,7 @@ BAD_RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown camera": (["--camera", "simulatd"], ("simulatd", "simulated")),
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda:N")),
+    "precision that is none": (["--precision", "int4"], ("precision", "int4", "int8")),
     "unknown node in -p": (["-p", "dept.model:=classical"], ("dept.model", "depth.<parameter>")),
     "unknown parameter in -p": (["-p", "depth.modle:=classical"], ("modle", "model")),
     "bad namespace": (["--namespace", "my cam"], ("--namespace", "my cam")),

@@ -465,4 +465,5 @@ def test_a_file_that_says_no_unit_is_used_as_in_metres_and_a_warning_says_so(
     assert record.levelno == logging.WARNING
     for said in (str(path), "in metres, 0.02 to 10", f"weights import {path} --focus-unit"):
         assert said in record.getMessage()
+    assert record.getMessage().count(str(path)) == 1
     refused(lambda: load_weights(str(path), "crossdepth"), "mine.ckpt", "hybriddepth")
