@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from hybriddepth_ros.leaving import leave
+
 # Module -> distribution, of what apt's ROS installations may lack; all other modules come with ROS.
 _FROM_PIP = {
     "cv2": "opencv-python-headless",
@@ -19,6 +21,11 @@ _FROM_PIP = {
 
 
 def main() -> int:
+    """The command line as a program: its exit code, or its end where a thread is still at work."""
+    return leave(_run())
+
+
+def _run() -> int:
     """Runs the command line; a package that is missing is one line and exit code 2."""
     try:
         from hybriddepth_ros.cli import main as run  # within: a colcon install has no typer but pip's

@@ -43,3 +43,9 @@ class OutputError(HybridDepthError):
 
 class MessageError(HybridDepthError):
     """A ROS message that cannot be used: a wrong encoding, step or size, or a focus that is no number."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, on one line that can stand within another."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

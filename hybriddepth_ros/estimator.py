@@ -20,6 +20,7 @@ from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifyi
 from hybriddepth_ros.registration import MIN_TEXTURED_TILES, Registration, register
 
 MIN_SLICES = 2
+LARGEST_SIGMA_DIOPTERS = 10.0  # no limit lets more through: that is no measurement at all
 FARTHEST_DIOPTERS = 1e-3  # an estimate at or beyond infinity is kept finite; max_depth then rejects it
 
 
@@ -61,7 +62,7 @@ class EstimatorOptions:
         "an estimate less certain than this (1 sigma) is no estimate",
         unit="1/m",
         minimum=0.001,
-        maximum=10.0,
+        maximum=LARGEST_SIGMA_DIOPTERS,
         dynamic=True,
     )
 
@@ -79,7 +80,7 @@ class DepthEstimate:
     depth, sigma [H, W] float32 m along Z, NaN = no estimate; all_in_focus [H, W, 3] uint8 RGB in the same
     frame; camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration:
     how each slice was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per
-    stage.
+    stage; removed: pixels that each option's limit made no estimate, where one may be beyond several.
     """
 
     depth: npt.NDArray[np.float32]
@@ -90,6 +91,7 @@ class DepthEstimate:
     stamp_ns: int = 0
     blur_px_per_diopter: float = 0.0
     timings_ms: dict[str, float] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
 
 
 class DepthEstimator:
@@ -136,7 +138,7 @@ class DepthEstimator:
         clock.lap(self.model_name)
         sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
         clock.lap("all_in_focus")
-        depth, sigma = to_metres(focus, options)
+        depth, sigma, removed = to_metres(focus, options)
         clock.lap("to_metres")
 
         camera = stack.slices[reference].camera or stack.camera
@@ -149,6 +151,7 @@ class DepthEstimator:
             stamp_ns=stack.slices[reference].stamp_ns,
             blur_px_per_diopter=focus.blur_px_per_diopter,
             timings_ms=clock.laps_ms,
+            removed=removed,
         )
 
 
@@ -270,19 +273,28 @@ def doubted(
 
 def to_metres(
     focus: FocusEstimate, options: EstimatorOptions
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Depth and sigma [H, W] float32 m, NaN where there is no estimate. sigma_z = z^2 sigma_D."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], dict[str, int]]:
+    """Depth and sigma [H, W] float32 m, NaN where there is no estimate. sigma_z = z^2 sigma_D.
+
+    And how many pixels each limit removed, of those that were measured at all.
+    """
     depth = np.float32(1.0) / np.maximum(focus.diopters, np.float32(FARTHEST_DIOPTERS))
     relative_sigma = depth * focus.sigma_diopters  # sigma_z / z = z sigma_D
     sigma = depth * relative_sigma
-    known = (focus.sigma_diopters <= options.max_sigma_diopters) & (
-        relative_sigma <= options.max_relative_sigma
-    )
-    known &= (depth >= options.min_depth) & (depth <= options.max_depth)
+    within = {
+        "max_sigma_diopters": focus.sigma_diopters <= options.max_sigma_diopters,
+        "max_relative_sigma": relative_sigma <= options.max_relative_sigma,
+        "min_depth": depth >= options.min_depth,
+        "max_depth": depth <= options.max_depth,
+    }
+    known = np.logical_and.reduce(list(within.values()))
+    measured = focus.sigma_diopters <= LARGEST_SIGMA_DIOPTERS
+    removed = {name: int(np.count_nonzero(measured > kept)) for name, kept in within.items()}
     nan = np.float32(np.nan)
     return (
         np.where(known, depth, nan).astype(np.float32, copy=False),
         np.where(known, sigma, nan).astype(np.float32, copy=False),
+        removed,
     )
 
 

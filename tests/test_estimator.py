@@ -69,18 +69,20 @@ def test_sigma_grows_with_depth_squared():
     focus = FocusEstimate(
         np.array([[0.5, 1.0, 2.0]], np.float32), np.full((1, 3), 0.02, np.float32), blur_px_per_diopter=10.0
     )
-    depth, sigma = to_metres(focus, EstimatorOptions())
+    depth, sigma, _ = to_metres(focus, EstimatorOptions())
     np.testing.assert_allclose(depth, [[2.0, 1.0, 0.5]])
     np.testing.assert_allclose(sigma, 0.02 * depth**2)
 
 
 def test_uncertain_near_and_far_estimates_are_none():
-    diopters = np.array([[1.0, 1.0, 0.01, 50.0, 0.2, -1.0]], np.float32)
-    sigma_diopters = np.array([[0.1, 0.3, 0.001, 0.1, 0.15, 0.1]], np.float32)
+    diopters = np.array([[1.0, 1.0, 0.01, 50.0, 0.2, -1.0, 1.0]], np.float32)
+    sigma_diopters = np.array([[0.1, 0.3, 0.001, 0.1, 0.15, 0.1, np.inf]], np.float32)
     options = EstimatorOptions(min_depth=0.1, max_depth=10.0, max_sigma_diopters=0.2, max_relative_sigma=0.5)
-    depth, sigma = to_metres(FocusEstimate(diopters, sigma_diopters, 10.0), options)
-    assert np.isfinite(depth).tolist() == [[True, False, False, False, False, False]]
+    depth, sigma, removed = to_metres(FocusEstimate(diopters, sigma_diopters, 10.0), options)
+    assert np.isfinite(depth).tolist() == [[True, False, False, False, False, False, False]]
     assert (np.isnan(sigma) == np.isnan(depth)).all()
+    # the last pixel was not measured: no limit removed it
+    assert removed == {"max_sigma_diopters": 1, "max_relative_sigma": 2, "min_depth": 1, "max_depth": 2}
 
 
 def test_slice_that_cannot_be_registered_is_left_out():
@@ -225,7 +227,7 @@ def test_what_the_reference_or_all_other_slices_did_not_see_has_no_estimate():
     focus = FocusEstimate(np.full((120, 160), 1.4, np.float32), np.full((120, 160), 0.1, np.float32), 12.0)
     aligned = AlignedStack(images, covered, FOCUS, 12.0, reference=2)
     left = doubted(focus, aligned, Registration.identity(5, 2), max_residual_px=1.0)
-    depth, sigma = to_metres(left, EstimatorOptions())
+    depth, sigma, _ = to_metres(left, EstimatorOptions())
     expected = np.ones((120, 160), np.bool_)
     expected[:40] = expected[100:] = False
     np.testing.assert_array_equal(np.isfinite(depth), expected)

@@ -39,7 +39,9 @@ def demo(
         int, typer.Option("--seed", min=0, help="Seed of the simulated scene and its noise.")
     ] = 0,
     model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "classical",
-    device: Annotated[str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
+    ] = "auto",
 ) -> int:
     """Simulated camera, whole ROS graph, MCAP bag, pictures and a report with the error against the truth.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hybriddepth_ros.commands.options import check_device, parse_assignments
+from hybriddepth_ros.commands.options import check_model, parse_assignments
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.parameters import from_mapping
 
@@ -75,10 +75,11 @@ def depth(
     from hybriddepth_ros.focal_stack import FocalStack
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
-    estimator = load_estimator(model, check_device(device), options, weights or "", precision)
+    check_model(model, device, weights or "", precision)
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
-        focal_stack = FocalStack.load(stack)
+        focal_stack = FocalStack.load(stack)  # and a stack that cannot be used, before weights are read
+        estimator = load_estimator(model, device, options, weights or "", precision)
         began = time.perf_counter()
         estimate = estimator(focal_stack)
         elapsed_ms = (time.perf_counter() - began) * 1e3

@@ -50,6 +50,10 @@ def summarise(
         ],
         "slices_dropped": int((~registration.used).sum()),
         "valid_share": float(np.isfinite(estimate.depth).mean()),
+        "removed_px": {
+            name: {"limit": getattr(estimator.options, name), "pixels": count}
+            for name, count in estimate.removed.items()
+        },
         "depth_percentiles_m": dict(zip(map(str, percentiles), depth_at, strict=True)),
         "median_sigma_m": float(np.median(estimate.sigma[np.isfinite(estimate.sigma)]))
         if known.size
@@ -120,7 +124,8 @@ def print_summary(stack: FocalStack, estimate: DepthEstimate, summary: dict[str,
     )
     if not summary["valid_share"]:
         print("depth       none: no pixel is certain enough and between min_depth and max_depth.")
-        print("            Are the focus distances in metres, and do the images differ in focus?")
+        for line in _why_none(summary):
+            print(f"            {line}")
         print(f"written     {out}")
         return
     print(f"depth       {at['5']:.2f} m (5 %)  {at['50']:.2f} m (median)  {at['95']:.2f} m (95 %)")
@@ -129,6 +134,24 @@ def print_summary(stack: FocalStack, estimate: DepthEstimate, summary: dict[str,
     if estimate.camera is None:
         print("points.ply  the stack has no intrinsics: its width is a guess, see --fov-deg; depth is not")
     print(f"written     {out}")
+
+
+def _why_none(summary: dict[str, Any]) -> list[str]:
+    """What to look at where there is no estimate at all: the limits on sigma, if they removed most of it."""
+    width, height = summary["size_px"]
+    units = {"max_sigma_diopters": " 1/m", "max_relative_sigma": ""}
+    removed = {name: summary["removed_px"][name] for name in units}
+    worst = max(removed, key=lambda name: removed[name]["pixels"])
+    if removed[worst]["pixels"] < width * height / 2:
+        return ["Are the focus distances in metres, and do the images differ in focus?"]
+    return [
+        *(
+            f"{name}, {entry['limit']:g}{units[name]}: removed {entry['pixels']} of {width * height} pixels."
+            for name, entry in removed.items()
+            if entry["pixels"]
+        ),
+        f"Smaller steps of focus make sigma smaller; a larger limit, -p {worst}:=..., shows what is there.",
+    ]
 
 
 def guess_camera(shape: tuple[int, ...], fov_deg: float) -> CameraIntrinsics:

@@ -35,6 +35,14 @@ def check_device(device: str) -> str:
     return device
 
 
+def check_model(model: str, device: str, weights: str, precision: str) -> None:
+    """ParameterError for what no weights could mend: told before anything large is read."""
+    try:
+        models.check_choice(model, device, weights, precision)
+    except ModelError as error:
+        raise ParameterError(f"--{error}") from None
+
+
 def check_namespace(namespace: str) -> str:
     """The namespace, if ROS takes it: names joined by slashes, or none."""
     if not re.fullmatch(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", namespace, re.ASCII):

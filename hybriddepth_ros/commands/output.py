@@ -52,9 +52,6 @@ class OutputFolder:
         except OSError as error:
             raise OutputError(f"--out {self.path}: {name} cannot be written ({error.strerror})") from None
 
-    def _cannot_write(self, name: str, error: OSError) -> OutputError:
-        return OutputError(f"--out {self.path}: {name} cannot be written ({error.strerror})")
-
     def write_text(self, name: str, text: str) -> None:
         """Stages one UTF-8 file."""
         self.write_bytes(name, text.encode())

@@ -40,7 +40,15 @@ def run(
         ),
     ] = None,
     device: Annotated[
-        Optional[str], typer.Option("--device", help="Where the model runs: auto, cpu, cuda.")
+        Optional[str], typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
+    ] = None,
+    precision: Annotated[
+        Optional[str],
+        typer.Option(
+            "--precision",
+            help="Arithmetic of models with weights: float32, or faster and less exact int8 (cpu), bfloat16, "
+            "float16 (cuda).",
+        ),
     ] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of both nodes.")] = "focus_camera",
     seconds: Annotated[
@@ -62,7 +70,7 @@ def run(
     ROS_DOMAIN_ID and the discovery settings of the environment hold. Ends with Ctrl-C, or after --seconds.
     """
     with stop_on_signals() as stop:
-        overrides = _overrides(camera, stack, model, weights, device, parameter)
+        overrides = _overrides(camera, stack, model, weights, device, precision, parameter)
         check_environment()
         from hybriddepth_ros.ros.graph import DepthGraph
         from hybriddepth_ros.ros.quiet import quiet_start
@@ -72,6 +80,8 @@ def run(
             status.show("starting the camera and the model ...")
             with quiet_start(namespace):
                 graph.start()
+            if graph.depth.replaced:
+                status.tell(f"warning: {graph.depth.replaced}")
             status.rest(after_s=1.0)
             end = None if seconds is None else time.monotonic() + seconds
             while not stop and graph.context.ok():
@@ -91,6 +101,7 @@ def _overrides(
     model: str | None,
     weights: str | None,
     device: str | None,
+    precision: str | None,
     parameter: list[str] | None,
 ) -> dict[str, dict[str, Any]]:
     """Node -> parameter -> value; `-p` is stronger than the other options."""
@@ -107,6 +118,8 @@ def _overrides(
         overrides["depth"]["weights"] = weights
     if device is not None:
         overrides["depth"]["device"] = check_device(device)
+    if precision is not None:
+        overrides["depth"]["precision"] = precision
     for node, values in by_node(parse_assignments(parameter or ()), tuple(overrides)).items():
         overrides[node] |= values
     return overrides

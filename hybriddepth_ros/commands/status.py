@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hybriddepth_ros.ros.graph import DepthGraph
 
 _LOSSES = ("dropped", "refused", "lost", "exceptions", "failures")
+_REWRITE = "\r\x1b[2K"  # to the line's begin, and nothing in it
 
 
 def losses(graph: DepthGraph) -> dict[str, int]:
@@ -32,6 +33,8 @@ def describe(graph: DepthGraph) -> str:
     parts = [f"{sweep.get('slice rate [Hz]', 0.0):5.1f} slices/s", f"{depth['depth rate [Hz]']:5.1f} depth/s"]
     if "latency p50 [ms]" in depth:
         parts.append(f"latency {depth['latency p50 [ms]']:.0f} ms (p95 {depth['latency p95 [ms]']:.0f})")
+    elif "estimate running [s]" in depth:
+        parts.append(f"first estimate running for {depth['estimate running [s]']:.0f} s")
     elif counts.get("stacks not needed"):
         parts.append("idle: nobody subscribes to depth")
     dropped = losses(graph)
@@ -60,8 +63,12 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Shows the text now; `due` says when to come again."""
         self.rest(self._period_s)
-        start, end = ("\r\x1b[2K", "") if self._terminal else ("", "\n")
+        start, end = (_REWRITE, "") if self._terminal else ("", "\n")
         print(f"{start}{text}", end=end, flush=True)
+
+    def tell(self, text: str) -> None:
+        """A line that stays."""
+        print(f"{_REWRITE if self._terminal else ''}{text}", flush=True)
 
     def __enter__(self) -> StatusLine:
         return self

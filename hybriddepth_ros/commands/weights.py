@@ -39,7 +39,12 @@ def import_(
         ),
     ],
     name: Annotated[
-        Optional[str], typer.Option("--name", help="Name to install it under.  [default: the published name]")
+        Optional[str],
+        typer.Option(
+            "--name",
+            help="Name to install it under.  [default: the published name if it is recognised, else the stem "
+            "of the file's]",
+        ),
     ] = None,
     model: Annotated[
         Optional[str],
@@ -49,7 +54,8 @@ def import_(
         Optional[str],
         typer.Option(
             "--focus-unit",
-            help="Unit of its focus distances: metres, disparity or diopters.  [default: by its file name]",
+            help="Unit of its focus distances: metres, disparity or diopters; Depth Anything has none.  "
+            "[default: by its file name]",
         ),
     ] = None,
     invert_depth: Annotated[
@@ -132,11 +138,11 @@ def list_(folder: Annotated[Optional[Path], _FolderOption] = None) -> int:
     for config in installed:
         of = config.variant if config.model == "depth_anything" else f"focus in {config.focus_unit}"
         sigma = "" if config.calibrated or config.model == "depth_anything" else ", sigma not calibrated"
-        print(f"  {config.name:<{width}}  {config.model}, {of}{sigma}, {config.licence}")
+        print(f"  {config.name:<{width}}  {config.model}, {of}{sigma}, licence {config.licence}")
     print("fetchable (`hybriddepth weights fetch NAME`):")
     for entry in CATALOGUE.values():
         if entry.name not in {config.name for config in installed}:
-            print(f"  {entry.name:<{width}}  {entry.settings['model']}, {entry.terms}")
+            print(f"  {entry.name:<{width}}  {entry.settings['model']}, licence {entry.terms}")
     return 0
 
 

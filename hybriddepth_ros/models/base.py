@@ -63,6 +63,7 @@ _TAKE_WEIGHTS = ("sweepnet", "hybriddepth", "crossdepth")
 # CUDA's words, the CPU's, cuDNN's, oneDNN's
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")
+ON_CPU, ON_CUDA = ("float32", "int8"), ("float32", "bfloat16", "float16")
 
 
 def model_names() -> tuple[str, ...]:
@@ -78,23 +79,29 @@ def load_model(
     weights: an installed name or a file, for models that take them; "" = the first installed for the model.
     precision: of their arithmetic, see `models.inference.for_inference`.
     """
-    if name not in _MODELS:
-        known = ", ".join(_MODELS)
-        raise ModelError(
-            f"model: unknown model {name!r}, expected one of {known}{nearest_name(name, _MODELS)}"
-        )
-    check_device(device)
+    check_choice(name, device, weights, precision)
     module, _, attribute = _MODELS[name].partition(":")
-    if weights and not takes_weights(name):
-        raise ModelError(f"model: {name} takes no weights, got {weights!r}")
-    if precision != PRECISIONS[0] and not takes_weights(name):
-        raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
     arguments = (device, weights, precision) if takes_weights(name) else (device,)
     try:
         made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
     except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
         raise ModelError(f"model: {name} needs a Python package that is not here: {error}") from None
     return made
+
+
+def check_choice(name: str, device: str, weights: str, precision: str) -> None:
+    """ModelError for what `load_model` refuses whatever is installed: found without importing a network."""
+    if name not in _MODELS:
+        known = ", ".join(_MODELS)
+        raise ModelError(
+            f"model: unknown model {name!r}, expected one of {known}{nearest_name(name, _MODELS)}"
+        )
+    check_device(device)
+    if weights and not takes_weights(name):
+        raise ModelError(f"model: {name} takes no weights, got {weights!r}")
+    if precision != PRECISIONS[0] and not takes_weights(name):
+        raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
+    check_precision(precision, device)
 
 
 def takes_weights(name: str) -> bool:
@@ -105,6 +112,17 @@ def takes_weights(name: str) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had too little memory: PyTorch says it in several kinds of error."""
     return isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY)
+
+
+def check_precision(precision: str, device: str) -> None:
+    """ModelError unless there is such a precision and the device can do it; auto may be any device."""
+    if precision not in PRECISIONS:
+        raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if device == "auto":
+        return
+    possible = ON_CUDA if device.startswith("cuda") else ON_CPU
+    if precision not in possible:
+        raise ModelError(f"precision: on {device} expected {' or '.join(possible)}, got {precision!r}")
 
 
 def check_device(device: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.errors import WeightsError, one_line
 
 _PICKLE_LIMIT = 64 << 20  # the description of a checkpoint, tensors apart, is below 1 MB
 _BLOCK = 1 << 20
@@ -76,7 +76,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: expected a whole safetensors file: {_one_line(error)}") from None
+        raise WeightsError(f"{path}: expected a whole safetensors file: {one_line(error)}") from None
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         part.chmod(0o644)  # safetensors makes files that nobody else may read
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: expected a place that can be written: {_one_line(error)}") from None
+        raise WeightsError(f"{path}: expected a place that can be written: {one_line(error)}") from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def _read_zip(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: expected a PyTorch checkpoint: {error}") from None
     except Exception as error:  # what a damaged file makes its readers raise has no end
         raise WeightsError(
-            f"{path}: expected a whole PyTorch checkpoint: cut short or damaged ({_one_line(error)})"
+            f"{path}: expected a whole PyTorch checkpoint: cut short or damaged ({one_line(error)})"
         ) from None
     if not any(block.filename.endswith("/data.pkl") for block in blocks):
         raise WeightsError(f"{path}: expected a PyTorch checkpoint, found another kind of archive")
@@ -141,7 +141,7 @@ def _load_weights_only(path: Path) -> Any:
             " save its state_dict by itself"
         ) from None
     except Exception as error:  # see _read_zip
-        raise WeightsError(f"{path}: expected a whole PyTorch checkpoint: {_one_line(error)}") from None
+        raise WeightsError(f"{path}: expected a whole PyTorch checkpoint: {one_line(error)}") from None
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
@@ -286,9 +286,4 @@ def _tensors_alone(path: Path) -> Any:
                 raise WeightsError("big-endian numbers")
             return _TensorUnpickler(archive, folder).load()
     except Exception as error:  # see _read_zip
-        raise WeightsError(f"{path}: expected tensors that can be taken alone: {_one_line(error)}") from None
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+        raise WeightsError(f"{path}: expected tensors that can be taken alone: {one_line(error)}") from None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.errors import WeightsError, one_line
 from hybriddepth_ros.models.weights_catalogue import Published
 
 Progress = Callable[[int, int], None]  # bytes so far, bytes announced (0 = not announced)
@@ -78,7 +78,7 @@ def download(
         _check_sha256(came, expected_sha256)
         os.replace(part, path)
     except OSError as error:
-        raise WeightsError(f"{path}: expected a place that can be written: {_one_line(error)}") from None
+        raise WeightsError(f"{path}: expected a place that can be written: {one_line(error)}") from None
     finally:
         part.unlink(missing_ok=True)
     return came
@@ -181,7 +181,7 @@ class _Transfer:
             yield
         except (ImportError, ValueError) as error:
             raise WeightsError(
-                f"{self._url}: not reached; proxy or HF_ENDPOINT in the environment: {_one_line(error)}"
+                f"{self._url}: not reached; proxy or HF_ENDPOINT in the environment: {one_line(error)}"
             ) from None
 
     @contextlib.contextmanager
@@ -243,15 +243,16 @@ class _Transfer:
             self._file.write(block)
         except OSError as error:  # named apart from what the network raises
             raise WeightsError(
-                f"{self._file.name}: expected room to write {self._announced} bytes: {_one_line(error)}"
+                f"{self._file.name}: expected room to write {self._announced} bytes: {one_line(error)}"
             ) from None
 
     def _reason(self, error: Exception) -> str:
         response = getattr(error, "response", None)
         if response is not None:
             return _status(response)
-        what = "broken off" if self._size else "not reached"
-        return f"{what}: {_one_line(error)}{self._so_far()}"
+        if self._size:
+            return f"broken off: {one_line(error)}{self._so_far()}"
+        return f"not reached: {one_line(error)}; `hybriddepth weights import FILE` takes a file that is here"
 
     def _so_far(self) -> str:
         if not self._size:
@@ -290,17 +291,12 @@ def _hub() -> Any:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError as error:
-        raise WeightsError(f"fetching needs the Python package huggingface_hub: {_one_line(error)}") from None
+        raise WeightsError(f"fetching needs the Python package huggingface_hub: {one_line(error)}") from None
     except ValueError as error:
-        raise WeightsError(f"HF_... in the environment: no setting of the hub: {_one_line(error)}") from None
+        raise WeightsError(f"HF_... in the environment: no setting of the hub: {one_line(error)}") from None
     return huggingface_hub
 
 
 def _status(response: Any) -> str:
     hint = "; does it want a token (HF_TOKEN)?" if response.status_code in (401, 403) else ""
     return f"answered {response.status_code} {response.reason_phrase}{hint}"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

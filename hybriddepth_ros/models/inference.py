@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hybriddepth_ros.errors import ModelError
-from hybriddepth_ros.models.base import PRECISIONS
+from hybriddepth_ros.models.base import check_precision
 from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
 from hybriddepth_ros.models.cuda_graph import CudaGraph
 from hybriddepth_ros.models.feature_pyramid import ConvBlock
@@ -72,16 +71,6 @@ def release_memory(network: Any) -> None:
             graph.release()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-
-
-def check_precision(precision: str, device: str) -> None:
-    """ModelError unless there is such a precision and the device can do it."""
-    if precision not in PRECISIONS:
-        raise ModelError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    on_gpu = device.startswith("cuda")
-    possible = (FLOAT32, *HALF) if on_gpu else (FLOAT32, INT8)
-    if precision not in possible:
-        raise ModelError(f"precision: on {device} expected {' or '.join(possible)}, got {precision!r}")
 
 
 def fold_batch_norms(module: nn.Module) -> None:

@@ -12,13 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hybriddepth_ros.errors import ModelError, WeightsError
+from hybriddepth_ros.errors import ModelError, WeightsError, one_line
 from hybriddepth_ros.image_files import ImageRGB, to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, check_device, is_out_of_memory
+from hybriddepth_ros.models.base import (
+    AlignedStack,
+    FocusEstimate,
+    check_device,
+    check_precision,
+    is_out_of_memory,
+)
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
 from hybriddepth_ros.models.focus_measure import measure_focus, resize
-from hybriddepth_ros.models.inference import check_precision, for_inference, release_memory
+from hybriddepth_ros.models.inference import for_inference, release_memory
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 
@@ -54,7 +60,7 @@ class PublishedEstimator:
         try:
             self.network = for_inference(network, self.device, precision)
         except RuntimeError as error:
-            raise ModelError(f"{self.model} on {self.device}: {_one_line(error)}") from None
+            raise ModelError(f"{self.model} on {self.device}: {one_line(error)}") from None
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; sigma is the weights' sigma_scale times the network's spread, or
@@ -91,7 +97,7 @@ class PublishedEstimator:
             RuntimeError,
             MemoryError,
         ) as error:  # torch.OutOfMemoryError is one, but not the only one that says so
-            said = _one_line(error)
+            said = one_line(error)
             if not is_out_of_memory(error):
                 raise
         # Out here, where the exception is gone and with it the frames whose tensors it kept alive.
@@ -224,7 +230,3 @@ def _blur_px_per_diopter(stack: AlignedStack) -> float:
 def _image(tensor: Tensor) -> Floats:
     result: Floats = tensor[0, 0].float().cpu().numpy()
     return result
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -174,7 +174,7 @@ def _read_as_it_is(
             "weights %s: not imported, and no published file has this name: taken to be for focus distances"
             " in metres, %g to %g; to say so or otherwise: `hybriddepth weights import %s --focus-unit"
             " metres|disparity|diopters`",
-            path,
+            path.name,
             low,
             high,
             path,

@@ -78,6 +78,12 @@ def install(
         )
     tensors = plain_names(read_checkpoint(path))
     config = describe(path, name, tensors, published, given)
+    for key in ("focus_unit", "invert_depth"):
+        if config.model == "depth_anything" and given.get(key) is not None:
+            raise WeightsError(
+                f"{path}: these are weights of depth_anything, which has no {key.replace('_', ' ')}: expected"
+                f" none, got {given[key]!r}"
+            )
     revision = published.revision if published else ""
     config = replace(config, source_sha256=source_sha256, revision=revision)
     check_tensors(config, tensors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,8 @@ from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 
 SAVE_TIMEOUT_S = 5.0
+ESTIMATE_TIMEOUT_S = 10.0
+LAST_ESTIMATE_TIMEOUT_S = 0.5  # a Spinner waits longer, and then destroys what else would stay in /dev/shm
 
 
 class DepthNode(ManagedNode):
@@ -38,8 +41,10 @@ class DepthNode(ManagedNode):
         self._outputs: DepthOutputs | None = None
         self._worker: NewestFirstWorker[list[FocalSlice]] | None = None
         self._assembler: StackAssembler[FocalSlice] | None = None
+        self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
         self._latest: DepthEstimate | None = None
+        self._estimating_since_s: float | None = None  # in time.monotonic()
         self._new_estimate = threading.Condition()
         self._saves_waiting = 0
         self._slice_rate, self._depth_rate, self._latency = RateMeter(), RateMeter(), LatencyMeter()
@@ -62,7 +67,7 @@ class DepthNode(ManagedNode):
         self._worker = NewestFirstWorker(
             self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
         )
-        resources.callback(self._worker.close)
+        resources.callback(self._close_worker)
         resources.callback(self._wake_savers)
         subscribe(self, resources, parameters, self._on_slice)
 
@@ -71,6 +76,11 @@ class DepthNode(ManagedNode):
             self._estimator.options = self.parameters[EstimatorOptions]
         if self._assembler is not None:
             self._assembler.min_slices = self.parameters[DepthParameters].min_slices
+
+    def _close_worker(self) -> None:
+        """Wait for the estimate in hand, as there is to be one at a time; a node that ends waits less."""
+        if self._worker is not None:
+            self._worker.close(LAST_ESTIMATE_TIMEOUT_S if self.closing.is_set() else ESTIMATE_TIMEOUT_S)
 
     def _wake_savers(self) -> None:
         with self._new_estimate:
@@ -85,12 +95,14 @@ class DepthNode(ManagedNode):
         except ModelError as error:
             if not parameters.model_fallback:
                 raise
-            self.problem("model replaced", f"{parameters.model_fallback} runs instead: {error}")
+            self.replaced = f"{parameters.model_fallback} runs instead of {parameters.model}: {error}"
+            self.problem("model replaced", self.replaced)
             precision = parameters.precision if takes_weights(parameters.model_fallback) else PRECISIONS[0]
             return load_estimator(parameters.model_fallback, parameters.device, options, precision=precision)
 
     def _forget(self) -> None:
         self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
+        self.replaced = ""
 
     # -- from slices to a stack, in the executor: references only
 
@@ -134,12 +146,17 @@ class DepthNode(ManagedNode):
         estimator, outputs = self._estimator, self._outputs
         if estimator is None or outputs is None:
             return
+        self._estimating_since_s = time.monotonic()
         try:
             stack = stack_of(messages)
             estimate = estimator(stack)
         except HybridDepthError as error:
             self.problem("stacks refused", str(error))
             return
+        finally:
+            self._estimating_since_s = None
+        if self.closing.is_set():
+            return  # nobody waited for it: the publishers may be gone
         if estimate.camera is None:
             self.problem("no intrinsics", "camera_info has K = 0: no depth/points, no camera_info")
         frame_id = messages[estimate.registration.reference].header.frame_id
@@ -203,14 +220,21 @@ class DepthNode(ManagedNode):
             **{f"latency {name} [ms]": value for name, value in self._latency.summary().items()},
             "memory [MB]": resident_memory_mb(),
         }
+        if (since_s := self._estimating_since_s) is not None:
+            values["estimate running [s]"] = time.monotonic() - since_s
         if self._latest is not None:
             values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
         if self._worker is not None and not self._worker.alive:
             return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
+        warnings = []
         if slice_rate == 0.0:
-            return DiagnosticStatus.WARN, f"no slices arrive ({parameters.input})", values
-        if self._latest is not None and self._latest.camera is None:
-            return DiagnosticStatus.WARN, "no intrinsics: neither a cloud nor camera_info", values
+            warnings.append(f"no slices arrive ({parameters.input})")
+        elif self._latest is not None and self._latest.camera is None:
+            warnings.append("no intrinsics: neither a cloud nor camera_info")
+        if self.replaced:
+            warnings.append(self.replaced)
+        if warnings:
+            return DiagnosticStatus.WARN, "; ".join(warnings), values
         return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
 
 

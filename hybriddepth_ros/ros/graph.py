@@ -116,9 +116,12 @@ class DepthGraph:
         if self._closed:
             return
         self._closed = True
-        if self._spinner is not None:
-            self._spinner.close()
-        self.context.try_shutdown()
+        if self._spinner is None:
+            self.context.try_shutdown()
+            return
+        self._spinner.close()
+        self.context = Context()  # which is not ok; a destroyed one raises when it is asked
+        self._spinner.close_context()
 
     def _node_arguments(self, node: str) -> dict[str, Any]:
         overrides = [

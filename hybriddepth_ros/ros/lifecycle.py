@@ -36,6 +36,8 @@ class ManagedNode(LifecycleNode):
     transition with one logged line.
     """
 
+    _destroyed = False
+
     def __init__(self, name: str, **node_arguments: Any) -> None:
         super().__init__(name, **node_arguments)
         self.counters = Counters()
@@ -218,6 +220,9 @@ class ManagedNode(LifecycleNode):
     def destroy_node(self) -> None:
         self.stop()
         super().destroy_node()
+        # rclpy leaves it to the garbage collector, and with it the participant and its shared memory
+        self._destroyed = True
+        self._state_machine.destroy_when_not_in_use()
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         # rclpy checks the descriptor's range before our callback and names neither the value nor the bounds
@@ -310,4 +315,4 @@ class ManagedNode(LifecycleNode):
     @property
     def _state(self) -> str:
         """The lifecycle state as ROS names it; during a transition `configuring`, `activating` ..."""
-        return str(self._state_machine.current_state[1])
+        return "finalized" if self._destroyed else str(self._state_machine.current_state[1])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hybriddepth_ros import estimator
 from tests.cli.conftest import Outcome
 
 RunCli = Callable[..., Outcome]
@@ -25,6 +26,16 @@ def refused(outcome: Outcome, *names: str) -> None:
     assert line.startswith("hybriddepth: ") and "Traceback" not in outcome.err + outcome.out
     for name in names:
         assert name in line, line
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is loaded: that may take half a minute, in which nobody hears of a mistake."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(estimator, "load_estimator", fail)
 
 
 def replace(stack: Path, old: str, new: str) -> None:
@@ -87,6 +98,7 @@ BAD_STACKS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(("spoil", "names"), BAD_STACKS.values(), ids=BAD_STACKS)
 def test_a_bad_stack_is_refused_in_one_line(
     run_cli: RunCli, stack: Path, tmp_path: Path, spoil: Callable[[Path], object], names: tuple[str, ...]
@@ -98,6 +110,18 @@ def test_a_bad_stack_is_refused_in_one_line(
 
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
+    "precision that is none": (
+        ["--model", "hybriddepth", "--precision", "int4"],
+        ("--precision", "int4", "int8"),
+    ),
+    "precision that a CPU has not": (
+        ["--model", "hybriddepth", "--device", "cpu", "--precision", "float16"],
+        ("--precision", "cpu", "float16", "int8"),
+    ),
+    "precision of a model without": (
+        ["--precision", "int8"],
+        ("--precision", "classical", "int8"),
+    ),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda")),
     "device that is not there": (["--device", "cuda:99"], ("--device", "cuda:99", "not there")),
     "unknown estimator option": (["-p", "max_dept:=3"], ("max_dept", "max_depth")),
@@ -110,6 +134,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(("options", "names"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
 def test_a_bad_option_is_refused_in_one_line(
     run_cli: RunCli, stack: Path, tmp_path: Path, options: list[str], names: tuple[str, ...]
@@ -126,6 +151,7 @@ def test_a_gpu_without_pytorch_is_refused_in_one_line(
     assert run_cli("depth", stack, "--out", tmp_path / "out", "--device", "cpu").code == 0
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize("command", ["depth", "demo"])
 @pytest.mark.parametrize("where", ["below a file", "a file", "/proc", "a folder in a file's place"])
 def test_an_unwritable_out_is_refused_before_the_work(
@@ -196,6 +222,7 @@ BAD_RUNS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown camera": (["--camera", "simulatd"], ("simulatd", "simulated")),
     "unknown model": (["--model", "clasical"], ("clasical", "classical")),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda:N")),
+    "precision that is none": (["--precision", "int4"], ("precision", "int4", "int8")),
     "unknown node in -p": (["-p", "dept.model:=classical"], ("dept.model", "depth.<parameter>")),
     "unknown parameter in -p": (["-p", "depth.modle:=classical"], ("modle", "model")),
     "bad namespace": (["--namespace", "my cam"], ("--namespace", "my cam")),

@@ -106,3 +106,24 @@ def test_estimator_options_reach_the_estimator(run_cli: RunCli, stack: Path, tmp
     assert run_cli("depth", stack, "--out", tmp_path / "out", "-p", "max_depth:=0.7").code == 0
     depth = np.load(tmp_path / "out" / "depth.npy")
     assert np.isfinite(depth).any() and np.nanmax(depth) <= 0.7
+
+
+def test_where_the_limits_on_sigma_leave_nothing_they_are_named_with_their_pixels(
+    run_cli: RunCli, stack: Path, tmp_path: Path
+) -> None:
+    limits = ("-p", "max_sigma_diopters:=0.001", "-p", "max_relative_sigma:=0.1")
+    outcome = run_cli("depth", stack, "--out", tmp_path / "out", *limits)
+    assert outcome.code == 0 and np.isnan(np.load(tmp_path / "out" / "depth.npy")).all()
+    removed = json.loads((tmp_path / "out" / "summary.json").read_text())["removed_px"]
+    assert removed["max_sigma_diopters"]["limit"] == 0.001
+    assert 0 < removed["max_relative_sigma"]["pixels"] < removed["max_sigma_diopters"]["pixels"] <= 320 * 240
+    for name, limit in (("max_sigma_diopters", "0.001 1/m"), ("max_relative_sigma", "0.1")):
+        assert f"{name}, {limit}: removed {removed[name]['pixels']} of 76800 pixels" in outcome.out
+    assert "-p max_sigma_diopters:=" in outcome.out and "in metres" not in outcome.out
+
+
+def test_where_other_limits_leave_nothing_the_focus_distances_are_in_doubt(
+    run_cli: RunCli, stack: Path, tmp_path: Path
+) -> None:
+    outcome = run_cli("depth", stack, "--out", tmp_path / "out", "-p", "max_depth:=0.1")
+    assert "Are the focus distances in metres" in outcome.out and "max_sigma_diopters" not in outcome.out

@@ -18,24 +18,32 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("hybriddepth_msgs")
 
+import rclpy
+from rclpy.context import Context
+from sensor_msgs.msg import Image
+
 from hybriddepth_ros.ros.bag import bag_counts, read_stamps
 from hybriddepth_ros.ros.interface import INTERFACE
+from tests.busy_model import BEGUN
 
 pytestmark = pytest.mark.ros
 # The criterion is 2 s on a machine that does nothing else; a CI machine runs other tests at the same time.
 STOP_LIMIT_S = 6.0
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, program: tuple[str, ...] = ("hybriddepth_ros",), **environment: str
+) -> subprocess.Popen[str]:
     clean = {
         k: v for k, v in os.environ.items() if k not in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "hybriddepth_ros", *map(str, arguments)],
+        [sys.executable, "-m", *program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**clean, **environment},
+        cwd=Path(__file__).resolve().parents[2],
     )
 
 
@@ -151,3 +159,37 @@ def test_run_ends_soon_when_told_to(stack: Path, number: int, code: int) -> None
     seconds, out, err = interrupt(process, number)
     assert process.returncode == code and "Traceback" not in out + err, out + err
     assert seconds < STOP_LIMIT_S
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_run_ends_soon_and_without_abort_while_a_model_computes(
+    stack: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    domain = random.randint(1, 100)
+    viewer = Context()
+    viewer.init(args=[], domain_id=domain)
+    node = rclpy.create_node("viewer", context=viewer, use_global_arguments=False)
+    try:
+        node.create_subscription(Image, "/focus_camera/depth/image_rect", lambda _: None, 1)
+        program = ("tests.busy_model", "hybriddepth")
+        environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
+        process = start("run", "--stack", stack, "--model", "busy", program=program, **environment)
+        assert process.stdout is not None
+        assert any(BEGUN in line for line in process.stdout), process.communicate()
+        seconds, out, err = interrupt(process, number)
+    finally:
+        node.destroy_node()
+        viewer.try_shutdown()
+    assert process.returncode == code and "terminate called" not in err, out + err
+    assert seconds < STOP_LIMIT_S
+    assert re.search(r"first estimate running for \d+ s", out)
+
+
+def test_run_says_once_which_model_runs_instead_of_which_and_why(stack: Path, tmp_path: Path) -> None:
+    wanted = ("--model", "hybriddepth", "--weights", tmp_path / "nowhere.ckpt")
+    process = start_run("--stack", stack, *wanted, "-p", "depth.model_fallback:=classical", "--seconds", "1")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    (line,) = (line for line in out.splitlines() if "runs instead" in line)
+    assert line.startswith("warning: classical runs instead of hybriddepth: ") and "nowhere.ckpt" in line

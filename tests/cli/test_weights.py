@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hybriddepth_ros.models.weights_catalogue import CATALOGUE
+from hybriddepth_ros.models.weights_config import WeightsConfig, write_config
 from tests.cli.conftest import Outcome
 from tests.file_server import FileServer, file_server, point_hub_at
 from tests.published_weights import make_weights, published_shapes
@@ -68,6 +69,12 @@ def test_list_says_what_can_be_fetched(run_cli: RunCli, weights_folder: Path) ->
     assert outcome.code == 0
     assert str(weights_folder) in outcome.out
     assert "hybriddepth-nyu5" in outcome.out and "NON-COMMERCIAL" in outcome.out
+
+
+def test_list_says_the_licence_of_what_is_installed(run_cli: RunCli) -> None:
+    write_config(WeightsConfig("mine", "hybriddepth", focus_unit="diopters"))
+    (line,) = (line for line in run_cli("weights", "list").out.splitlines() if line.startswith("  mine "))
+    assert line.endswith("sigma not calibrated, licence unknown")
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(run_cli: RunCli, tmp_path: Path) -> None:

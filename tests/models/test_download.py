@@ -312,13 +312,13 @@ def test_offline_by_the_hubs_switch_asks_nobody(
 def test_no_network_is_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, of_the_hub: bool
 ) -> None:
-    said = ""  # of an unknown name: what this machine's resolver says, or that it says nothing
+    said: tuple[str, ...] = ()  # of an unknown name: this machine's resolver says something, or nothing
     if host == "a closed port":
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            host, said = f"127.0.0.1:{listener.getsockname()[1]}", "not reached"
+            host, said = f"127.0.0.1:{listener.getsockname()[1]}", ("not reached", "weights import FILE")
     point_hub_at(f"http://{host}", tmp_path / "cache", monkeypatch)
     published = hub_file() if of_the_hub else release_file(f"http://{host}")
-    refused(folder, lambda: download(published, folder, limits=PATIENT), host, said)
+    refused(folder, lambda: download(published, folder, limits=PATIENT), host, *said)
 
 
 @pytest.mark.parametrize("of_the_hub", [False, True])

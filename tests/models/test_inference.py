@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from benchmarks.plain_networks import plain
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models import CrossDepth, HybridDepth
-from hybriddepth_ros.models.inference import UpsampledConv, check_precision, fold_batch_norms, for_inference
+from hybriddepth_ros.models.base import check_precision
+from hybriddepth_ros.models.inference import UpsampledConv, fold_batch_norms, for_inference
 from hybriddepth_ros.models.int8 import Int8Conv2d, Int8Linear, quantise
 from tests.models.conftest import made_stack
 from tests.published_weights import load_fixture

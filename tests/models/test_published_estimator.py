@@ -105,7 +105,7 @@ def test_any_unit_comes_out_in_metres_and_the_spread_with_it(
     std = spread * value  # half of the value: more than the sweep leaves open
     config = replace(config, sigma_scale=scale)
     estimate = estimator_of(config, StandIn(value, std))(noise_stack())
-    depth, sigma = to_metres(estimate, EVERYTHING)
+    depth, sigma, _ = to_metres(estimate, EVERYTHING)
     assert depth[5, 5] == pytest.approx(1.0 / diopters, rel=1e-5)
     slope = abs(metres(value * 1.001) - metres(value * 0.999)) / (0.002 * value)
     assert sigma[5, 5] == pytest.approx(scale * std * slope, rel=1e-3)
@@ -183,11 +183,11 @@ def test_the_rim_that_crossdepth_pulls_towards_zero_has_no_estimate() -> None:
     depth_of_nine = fusion(*torch.ones(3, 1, 1, 12, 16))[0, 0]
     assert depth_of_nine[:3, :3].tolist() == [[4.0, 6.0, 6.0], [6.0, 9.0, 9.0], [6.0, 9.0, 9.0]]
 
-    depth, _ = to_metres(estimator_of(CROSS, StandIn(1.0, 0.1))(noise_stack()), EVERYTHING)
+    depth, *_ = to_metres(estimator_of(CROSS, StandIn(1.0, 0.1))(noise_stack()), EVERYTHING)
     expected = np.zeros((12, 16), np.bool_)
     expected[1:-1, 1:-1] = True
     np.testing.assert_array_equal(np.isfinite(depth), expected)
-    whole, _ = to_metres(estimator_of(METRES, StandIn(1.0, 0.1))(noise_stack()), EVERYTHING)
+    whole, *_ = to_metres(estimator_of(METRES, StandIn(1.0, 0.1))(noise_stack()), EVERYTHING)
     assert np.isfinite(whole).all()
 
 

@@ -269,6 +269,23 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"focus_unit": "metres"}, ("no focus unit", "'metres'")),
+        ({"invert_depth": True}, ("no invert depth", "True")),
+    ],
+)
+def test_what_depth_anything_has_not_is_refused_rather_than_ignored(
+    tmp_path: Path, folder: Path, given: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    mine = saved(tmp_path / "mine.pth", small_tensors("depth_anything"))
+    refused(
+        lambda: import_checkpoint(mine, variant="v1-small", **given), "mine.pth", "depth_anything", *names
+    )
+    assert files(folder) == []
+
+
 @pytest.mark.usefixtures("small_networks")
 def test_depth_anything_of_another_size_or_an_unknown_version_is_refused(tmp_path: Path) -> None:
     mine = saved(tmp_path / "mine.pth", small_tensors("depth_anything"))
@@ -448,4 +465,5 @@ def test_a_file_that_says_no_unit_is_used_as_in_metres_and_a_warning_says_so(
     assert record.levelno == logging.WARNING
     for said in (str(path), "in metres, 0.02 to 10", f"weights import {path} --focus-unit"):
         assert said in record.getMessage()
+    assert record.getMessage().count(str(path)) == 1
     refused(lambda: load_weights(str(path), "crossdepth"), "mine.ckpt", "hybriddepth")

@@ -14,12 +14,14 @@ import pytest
 import rclpy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cameras.base import Progress
 from hybriddepth_ros.cameras.simulated import SimulatedCamera
 from hybriddepth_ros.config_files import find_config
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.ros.graph import DepthGraph, set_dds_profile
-from tests.ros.helpers import Peer, stamps, wait_for
+from tests.busy_model import BEGUN
+from tests.ros.helpers import NAMESPACE, Peer, make_sweep, stamps, wait_for
 
 SMALL = {
     "simulated.width": 128,
@@ -177,6 +179,35 @@ def test_ctrl_c_ends_a_node_without_a_traceback(module: str, twice: bool) -> Non
     assert time.monotonic() - began < 10.0  # 2 s on an idle machine, exit of Python included
     peer.destroy_node()
     rclpy_context.try_shutdown()
+
+
+def test_ctrl_c_ends_a_node_whose_model_computes_without_an_abort(peer: Peer) -> None:
+    arguments = ["-p", "autostart:=true", "-p", "model:=busy", "-r", f"__ns:=/{NAMESPACE}"]
+    command = [sys.executable, "-m", "tests.busy_model", "depth", "--ros-args", *arguments]
+    told: list[str] = []
+    peer.listen(Image, "depth/image_rect")
+    publisher = peer.publisher(FocalSlice, "slice")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=told.extend, args=(process.stdout,))
+        reader.start()
+        try:
+            for sweep_id in range(1000):  # the first may come before the node knows that somebody listens
+                for message in make_sweep(sweep_id):
+                    publisher.publish(message)
+                if wait_for(lambda: any(BEGUN in line for line in told) or process.poll() is not None, 0.2):
+                    break
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert process.wait(60.0) == 0, told
+            assert time.monotonic() - began < 10.0  # as above
+        finally:
+            process.kill()
+            reader.join()
+    assert any(BEGUN in line for line in told)
+    assert not any("terminate called" in line for line in told), told
 
 
 @pytest.mark.parametrize(

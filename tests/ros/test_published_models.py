@@ -173,9 +173,12 @@ def test_without_weights_the_fallback_runs_if_there_is_one_and_the_node_says_so(
         assert np.nanmedian(depth) == pytest.approx(1.0, rel=0.1)
         told = wait_for(lambda: values_of(newest()) if "model replaced" in values_of(newest()) else None)
         assert (told["model"], told["model replaced"]) == ("classical", "1")
+        assert newest().level == b"\x01"
+        for said in ("classical runs instead of hybriddepth", "nowhere.ckpt: neither installed in"):
+            assert said in newest().message
     log = capfd.readouterr()
     line = next(line for line in (log.err + log.out).splitlines() if "model replaced" in line)
-    assert "WARN" in line and "classical runs instead" in line and "nowhere.ckpt" in line
+    assert "WARN" in line and "classical runs instead of hybriddepth" in line and "nowhere.ckpt" in line
 
 
 def test_a_fallback_that_cannot_run_either_fails_with_its_own_reason(context: Context) -> None:
