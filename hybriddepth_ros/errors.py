@@ -33,6 +33,10 @@ class ParameterError(HybridDepthError):
     """A parameter, or a parameter file, that cannot be applied."""
 
 
+class DatasetError(HybridDepthError):
+    """A data set, a ground truth or a protocol that cannot be read or used for an evaluation."""
+
+
 class OutputError(HybridDepthError):
     """A result that cannot be written where it was asked for."""
 
