@@ -25,6 +25,7 @@ from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.parameters import nearest_name
 
 MANIFEST_NAME = "stack.yaml"
+TRUTH_NAMES = ("depth.npy", "depth_mm.png")  # ground truth beside the slices, which is none of them
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # A lens that overshoots infinity is at most slightly negative; 100 1/m is 1 cm in front of it.
 FOCUS_RANGE_DIOPTERS = (-1.0, 100.0)
@@ -124,8 +125,8 @@ class FocalStack:
     def from_folder(cls, path: str | Path) -> FocalStack:
         """A folder of images whose names end in the focus distance in metres, in natural order.
 
-        A `stack.yaml` in the folder rules. Hidden files and files that are no images are ignored. Of EXIF the
-        orientation alone is used: images stand as a viewer shows them.
+        A `stack.yaml` in the folder rules. Hidden files, a ground truth (depth_mm.png) and files that are no
+        images are ignored. Of EXIF the orientation alone is used: images stand as a viewer shows them.
         """
         folder = Path(path)
         if not os.path.isdir(folder):
@@ -151,7 +152,7 @@ class FocalStack:
         Images are named relative to its folder and lie in it; `camera` is for them as a viewer shows them.
         """
         path = Path(path)
-        document = _mapping(_load_yaml(path), f"{path}", required=("slices",), optional=("camera", "lens"))
+        document = _mapping(load_yaml(path), f"{path}", required=("slices",), optional=("camera", "lens"))
         listing = document["slices"]
         if not isinstance(listing, list):
             raise StackError(f"{path}: slices: expected a list, got {_brief(listing)}")
@@ -160,7 +161,7 @@ class FocalStack:
         for index, item in enumerate(listing):
             where = f"{path}: slices[{index}]"
             item = _mapping(item, where, required=("image", "focus_diopters"), optional=("stamp_ns",))
-            files.append(_file_inside(path.parent, item["image"], f"{where}: image"))
+            files.append(file_inside(path.parent, item["image"], f"{where}: image"))
             focus.append(_number(item["focus_diopters"], f"{where}: focus_diopters"))
             stamps.append(int(_number(item.get("stamp_ns", 0), f"{where}: stamp_ns")))
         lens = _lens(document.get("lens"), f"{path}: lens")
@@ -244,6 +245,7 @@ def _image_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise StackError(f"{folder}: expected a folder that can be read: {error.strerror}") from None
     visible = [e for e in entries if not e.name.startswith(".") and not os.path.isdir(e)]
+    visible = [e for e in visible if e.name not in TRUTH_NAMES]
     return sorted((e for e in visible if e.suffix.lower() in IMAGE_SUFFIXES), key=_natural_order)
 
 
@@ -274,7 +276,8 @@ def _read_slices(
     return tuple(FocalSlice(*parts) for parts in zip(images, focus, stamps, strict=True))
 
 
-def _load_yaml(path: Path) -> Any:
+def load_yaml(path: Path) -> Any:
+    """What a small YAML file holds; StackError names the line that cannot be parsed."""
     data = read_bytes(path, MAX_MANIFEST_BYTES)
     try:
         return yaml.safe_load(data)
@@ -312,7 +315,7 @@ def _brief(value: Any) -> str:
     return _BRIEF.repr(value)
 
 
-def _file_inside(folder: Path, name: Any, where: str) -> Path:
+def file_inside(folder: Path, name: Any, where: str) -> Path:
     """`folder / name`, which may not lead outside: neither by its parts nor through a symbolic link."""
     if not isinstance(name, str) or not 0 < len(name) < 1000:
         raise StackError(f"{where}: expected a file name, got {_brief(name)}")

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,17 +22,30 @@ MAX_FILE_BYTES = 1 << 30
 
 def read_image(path: Path) -> ImageRGB:
     """[H, W, 3] RGB of any image: 16 bits are scaled to 8, grey is repeated, alpha is dropped."""
+    return np.asarray(cv2.cvtColor(_decoded(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_grey(path: Path) -> npt.NDArray[Any]:
+    """[H, W] of an image with one channel, as it is stored: depth in millimetres, say."""
+    values = _decoded(path, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2:
+        raise StackError(f"{path}: expected an image with one channel, got {values.shape[2]}")
+    return values
+
+
+def _decoded(path: Path, flags: int) -> npt.NDArray[Any]:
+    """What OpenCV makes of a file, [H, W] or [H, W, C] with blue first; StackError if it is no image."""
     data = read_bytes(path, MAX_FILE_BYTES)
     try:
         for width, height in _declared_sizes(data):
             _check_pixels(path, width, height)
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except (cv2.error, struct.error, IndexError, ValueError):
-        bgr = None
-    if bgr is None:
+        pixels = None
+    if pixels is None:
         raise StackError(f"{path}: expected an image, could not decode it")
-    _check_pixels(path, bgr.shape[1], bgr.shape[0])
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    _check_pixels(path, pixels.shape[1], pixels.shape[0])
+    return np.asarray(pixels)
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:

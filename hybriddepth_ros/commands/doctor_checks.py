@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from hybriddepth_ros.commands.versions import installed_version, opencv_version
+from hybriddepth_ros.config_files import find_config
 
 MIN_DISK_BYTES = 2 * 10**9  # a demo's bag and the report, twice
 IMAGE_BYTES = 8 * 10**6  # the largest image that DESIGN asks for; a shared-memory segment holds several
@@ -257,7 +258,7 @@ def _segment_check() -> Check:
         return Check(name, "ok", f"{rmw} has none of Fast DDS's")
     variables = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     chosen = next((os.environ[v] for v in variables if os.environ.get(v)), None)
-    profile = Path(chosen) if chosen else _own_profile()
+    profile = Path(chosen) if chosen else find_config("fastdds.xml")
     if profile is None:
         step = "reinstall: config/fastdds.xml of this package was not found"
         return Check(name, "warn", "512 KB, Fast DDS's default: images go through UDP", step)
@@ -275,14 +276,6 @@ def _segment_check() -> Check:
         step = f"<segment_size> of at least {2 * IMAGE_BYTES} in {profile}"
         return Check(name, "warn", f"{size / 2**20:.1f} MiB, {whose}: large images go through UDP", step)
     return Check(name, "ok", f"{size / 2**20:.0f} MiB, {whose}")
-
-
-def _own_profile() -> Path | None:
-    try:
-        from hybriddepth_ros.ros.graph import find_config
-    except ImportError:
-        return None
-    return find_config("fastdds.xml")
 
 
 def _shared_memory_check() -> Check:

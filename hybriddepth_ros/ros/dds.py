@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import version
-from pathlib import Path
 
+from hybriddepth_ros.config_files import find_config
 from hybriddepth_ros.errors import ParameterError
 
 # The first is read by Fast DDS 2 (Jazzy), the second by 3 (Kilted), which warns of the first.
@@ -48,15 +48,3 @@ def set_dds_profile() -> None:
     if profile is not None:
         newer = int(version("rclpy").split(".")[0]) >= _FIRST_RCLPY_WITH_FAST_DDS_3
         os.environ[_PROFILE_VARIABLES[newer]] = str(profile)
-
-
-def find_config(name: str) -> Path | None:
-    """A file of `config/`: beside the sources, else in the installed package's share folder."""
-    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        candidates.append(Path(get_package_share_directory("hybriddepth_ros")) / "config" / name)
-    except (ImportError, LookupError, OSError):
-        pass  # not installed as a ROS package, or no ROS environment set
-    return next((path for path in candidates if path.is_file()), None)

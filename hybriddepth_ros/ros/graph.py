@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.parameters import check_value, nearest_name
-from hybriddepth_ros.ros.dds import find_config, set_dds_profile
+from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
@@ -150,4 +150,4 @@ def _checked(node: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-__all__ = ["DepthGraph", "HybridDepthError", "check_params_file", "find_config", "set_dds_profile"]
+__all__ = ["DepthGraph", "HybridDepthError", "check_params_file", "set_dds_profile"]

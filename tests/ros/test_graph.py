@@ -16,8 +16,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from hybriddepth_ros.cameras.base import Progress
 from hybriddepth_ros.cameras.simulated import SimulatedCamera
+from hybriddepth_ros.config_files import find_config
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
-from hybriddepth_ros.ros.graph import DepthGraph, find_config, set_dds_profile
+from hybriddepth_ros.ros.graph import DepthGraph, set_dds_profile
 from tests.ros.helpers import Peer, stamps, wait_for
 
 SMALL = {

@@ -90,6 +90,11 @@ def test_entry_point_names_a_function_that_exists(name: str, target: str) -> Non
     assert function in defined
 
 
+def files_below(folder: Path) -> set[str]:
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {file.as_posix() for file in files if "__pycache__" not in file.parts}
+
+
 def test_colcon_install_has_what_ros2_run_and_launch_look_for(tmp_path: Path) -> None:
     install = tmp_path / "install"
     build = ["--build-base", str(tmp_path / "build"), "--install-base", str(install), "--merge-install"]
@@ -105,8 +110,7 @@ def test_colcon_install_has_what_ros2_run_and_launch_look_for(tmp_path: Path) ->
     share = install / "share" / "hybriddepth_ros"
     assert next(install.rglob("hybriddepth_ros/py.typed")).is_file()
     for folder in ("launch", "config", "rviz"):
-        kept = {path.name for path in (REPOSITORY / folder).iterdir() if path.is_file()}
-        assert {path.name for path in (share / folder).iterdir()} == kept
+        assert files_below(share / folder) == files_below(REPOSITORY / folder)
 
 
 # ---- pins
