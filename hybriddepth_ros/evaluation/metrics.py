@@ -161,7 +161,7 @@ class ScoreKeeper:
 
 
 def distance_bins(prediction: Depth, sigma: Depth, target: Depth, count: int = 8) -> list[DistanceBin]:
-    """Bins of pixels [N], even in diopters over the true depths, where a focus cue's error is nearly constant.
+    """Bins of pixels [N] even in diopters over the true depths: there a focus cue's error is nearly constant.
 
     They follow from the truth alone: estimates of the same scenes can be compared bin by bin.
     """

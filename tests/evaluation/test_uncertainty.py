@@ -119,7 +119,7 @@ def test_diopter_error_of_two_pixels() -> None:
 
 
 def step_scene() -> tuple[np.ndarray, np.ndarray]:
-    """A step from 1 m to 2 m between columns 19 and 20, and an estimate that is 10 % off within 4 px of it."""
+    """A step from 1 m to 2 m between columns 19 and 20, and an estimate 10 % off within 4 px of it."""
     target = np.ones((30, 40))
     target[:, 20:] = 2.0
     prediction = 1.02 * target
