@@ -160,14 +160,20 @@ class ScoreKeeper:
         )
 
 
-def distance_bins(prediction: Depth, sigma: Depth, target: Depth, count: int = 8) -> list[DistanceBin]:
+def distance_bins(
+    prediction: Depth,
+    sigma: Depth,
+    target: Depth,
+    count: int = 8,
+    limits: tuple[float, float] | None = None,
+) -> list[DistanceBin]:
     """Bins of pixels [N] even in diopters over the true depths: there a focus cue's error is nearly constant.
 
-    They follow from the truth alone: estimates of the same scenes can be compared bin by bin.
+    limits: nearest and farthest distance [m], None = of 99 % of the true depths.
     """
     if not target.size:
         return []
-    low, high = np.percentile(target, (0.5, 99.5))
+    low, high = limits or np.percentile(target, (0.5, 99.5))
     if not high > low:
         return []
     edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)

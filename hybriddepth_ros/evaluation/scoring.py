@@ -96,8 +96,8 @@ class Reading:
 class FrameScore:
     """measures: name -> value, NaN where it does not exist; reliability [P]: see uncertainty.
 
-    curves [M, 2, F]: of CURVES, error of what is left, by sigma and by error; sample [4, N] float32: depth, sigma,
-    truth [m] and texture of pixels that have a truth.
+    curves [M, 2, F]: of CURVES, error of what is left, by sigma and by error; sample [4, N] float32: depth,
+    sigma, truth [m] and texture of pixels that have a truth.
     """
 
     measures: dict[str, float]
