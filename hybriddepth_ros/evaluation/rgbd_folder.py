@@ -161,13 +161,12 @@ def _listed_pairs(manifest: Path) -> list[RgbdPair]:
         where = f"{manifest}: [{index}]"
         if not isinstance(entry, dict):
             raise DatasetError(f"{where}: expected a frame with rgb and depth")
-        files = []
         for key in ("rgb", "depth"):
             if key not in entry:
                 raise DatasetError(f"{where}: expected {key}, which is missing")
-            files.append(file_in(manifest.parent, entry[key], f"{where}: {key}"))
-        name = str(entry.get("id", Path(entry["rgb"]).name.partition(".")[0]))
-        pairs.append(RgbdPair(name, *files, k=_intrinsics(entry.get("K"), f"{where}: K")))
+        rgb, depth = (file_in(manifest.parent, entry[key], f"{where}: {key}") for key in ("rgb", "depth"))
+        name = str(entry.get("id", rgb.name.partition(".")[0]))
+        pairs.append(RgbdPair(name, rgb, depth, _intrinsics(entry.get("K"), f"{where}: K")))
     names = [pair.name for pair in pairs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
