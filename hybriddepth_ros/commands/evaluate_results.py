@@ -254,15 +254,18 @@ def print_summary(outcome: Outcome, summaries: Sequence[ModelSummary], out: Path
     from rich.table import Table as RichTable
 
     evaluation = outcome.evaluation
-    table = RichTable(box=SIMPLE, title=f"{evaluation.source.name}: {outcome.frames} frames")
-    for heading in ("model", "frames", *(column[0] for column in _COLUMNS)):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    for summary in summaries:
-        table.add_row(summary.label, str(summary.frames), *_cells(summary))
+    columns = [(summary.label, str(summary.frames), *_cells(summary)) for summary in summaries]
     missing = [result.label for result in outcome.results if not result.frames]
-    for label in missing:
-        table.add_row(label, "0", *([NO_VALUE] * len(_COLUMNS)))
-    Console(highlight=False, soft_wrap=True).print(table)
+    columns += [(label, "0", *([NO_VALUE] * len(_COLUMNS))) for label in missing]
+    title = f"{evaluation.source.name}: {outcome.frames} frames"
+    table = RichTable(box=SIMPLE, title=title, title_justify="left")
+    table.add_column("")
+    for label, *_ in columns:
+        table.add_column(label, justify="right")
+    headings = ("frames", *(column[0] for column in _COLUMNS))
+    for heading, row in zip(headings, zip(*(c[1:] for c in columns), strict=True), strict=True):
+        table.add_row(heading, *row)
+    Console(highlight=False).print(table)
     print(ORACLE if evaluation.oracle else NO_ORACLE)
     for cause, count in getattr(evaluation.source, "dropped", {}).items():
         print(f"passed over: {cause}: {count}")

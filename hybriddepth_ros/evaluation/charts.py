@@ -73,14 +73,14 @@ def draw_by_texture(models: Sequence[ModelSummary]) -> bytes:
     """PNG: relative error and the estimated share over texture."""
     figure, (error_axis, share_axis) = _figure(2)
     for colour, model in _coloured(models):
-        centres = [0.5 * (b.low + b.high) for b in model.textures]
+        centres = [(max(b.low, 0.1) * max(b.high, 0.1)) ** 0.5 for b in model.textures]
         error = [100 * b.median_relative for b in model.textures]
         share = [100 * b.valid_share for b in model.textures]
         error_axis.plot(centres, error, "o-", color=colour, ms=4, label=model.label)
         share_axis.plot(centres, share, "o-", color=colour, ms=4)
     for axis in (error_axis, share_axis):
-        axis.set_xscale("symlog", linthresh=1.0)
-        axis.set_xlim(left=0)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
     _label(error_axis, "texture [grey levels]", "median |error| / truth [%]", legend=True)
     _label(share_axis, "texture [grey levels]", "estimated [%]")
     share_axis.set_ylim(0, 103)

@@ -19,7 +19,7 @@ from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.params_file import check_params_file, check_together, known_parameters
+from hybriddepth_ros.ros.params_file import ROS_OWN, check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
 from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros
 
@@ -145,7 +145,7 @@ def _checked(node: str, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ParameterError(
             f"unknown node {node!r}, expected one of {', '.join(NODES)}{nearest_name(node, NODES)}"
         )
-    known = known_parameters(node)
+    known = known_parameters(node) | {name: (False, info) for name, info in ROS_OWN.items()}
     checked = {}
     for name, value in values.items():
         if name not in known:
