@@ -99,16 +99,20 @@ def colourise(values: Values, scale: Scale) -> ImageRGB:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a figure: an RGB image [H, W, 3], or values [H, W] with their scale."""
+    """One picture of a figure: an RGB image [H, W, 3], or values [H, W] with their scale.
+
+    hatched: what it means that there is no value.
+    """
 
     title: str
     content: npt.NDArray[Any]
     scale: Scale | None = None
+    hatched: str = "no estimate"
 
 
-def depth_panel(title: str, depth: Values, scale: Scale | None = None) -> Panel:
+def depth_panel(title: str, depth: Values, scale: Scale | None = None, hatched: str = "no estimate") -> Panel:
     """Depth [m]; pass one `depth_scale` to panels that are to be compared."""
-    return Panel(title, depth, scale or depth_scale(depth))
+    return Panel(title, depth, scale or depth_scale(depth), hatched)
 
 
 def sigma_panel(title: str, sigma: Values, scale: Scale | None = None) -> Panel:
@@ -125,7 +129,7 @@ def error_scale(*relative: Values) -> Scale:
 
 def error_panel(title: str, relative: Values, scale: Scale | None = None) -> Panel:
     """Signed relative error, given as a ratio; pass one `error_scale` to panels that are to be compared."""
-    return Panel(title, 100.0 * relative, scale or error_scale(relative))
+    return Panel(title, 100.0 * relative, scale or error_scale(relative), "no estimate or no truth")
 
 
 def draw_panels(
@@ -158,7 +162,7 @@ def draw_panels(
             continue
         axis.imshow(colourise(panel.content, panel.scale))
         missing = 1.0 - float(np.mean(np.isfinite(panel.content)))
-        note = f"    (hatched: no estimate, {missing:.1%})" if missing > 0 else ""
+        note = f"    (hatched: {panel.hatched}, {missing:.1%})" if missing > 0 else ""
         _draw_legend(figure.add_subplot(grid[2 * row + 1, column]), panel.scale, note)
     return png(figure)
 

@@ -36,7 +36,7 @@ def draw_frame(models: Sequence[tuple[str, Thumbnails]]) -> bytes:
     sigma_colours = sigma_scale(*(one.sigma for _, one in models))
     panels: list[Panel | None] = [
         Panel("scene", first.scene),
-        depth_panel("ground truth", first.truth, distances),
+        depth_panel("ground truth", first.truth, distances, hatched="no truth"),
         None,
     ]
     for (label, one), error in zip(models, errors, strict=True):
