@@ -30,7 +30,7 @@ from hybriddepth_ros.ros.messages import to_time
 from hybriddepth_ros.ros.quiet import quiet_start
 from hybriddepth_ros.ros.spin import spinning_node
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 _REFUSALS = ("stacks refused", "slices refused", "exceptions", "stacks not needed")
 
 
