@@ -50,6 +50,15 @@ def evaluate(
         Optional[list[int]],
         typer.Option("--slices", min=2, help="Slices of each stack to use, evenly chosen; may be repeated."),
     ] = None,
+    zoom: Annotated[
+        Optional[float],
+        typer.Option(
+            "--zoom",
+            min=1.1,
+            max=4.0,
+            help="Also estimate every stack magnified by this: does depth stay what it is?  [default: no]",
+        ),
+    ] = None,
     frames: Annotated[
         int, typer.Option("--frames", min=0, help="Frames to use, evenly chosen; 0 = all.")
     ] = 0,
@@ -110,6 +119,7 @@ def evaluate(
         protocol=protocol,
         kind=kind,
         slices=tuple(slices or ()),
+        zoom=zoom,
         mode=_mode(recorded, live),
         namespace=check_namespace(namespace),
         truth_topic=truth_topic,

@@ -32,12 +32,14 @@ ORACLE = (
 NO_ORACLE = "Focus distances: not oracle. They are the camera's or the protocol's, chosen without the truth."
 
 # label, measure, digits, unit, factor: the columns of the table of models
-_COLUMNS: tuple[tuple[str, str, int, str, float], ...] = (
+_Column = tuple[str, str, int, str, float]
+_COLUMNS: tuple[_Column, ...] = (
     ("AbsRel", "abs_rel", 4, "", 1.0),
     ("RMSE", "rmse", 3, "m", 1.0),
     ("δ1", "delta1", 1, "%", 100.0),
     ("MAE", "diopter_mae", 4, "1/m", 1.0),
     ("AbsRel at edges", "boundary_abs_rel", 4, "", 1.0),
+    ("changed by zoom", "zoom_abs_rel", 1, "%", 100.0),
     ("within 1 sigma", "coverage_1_sigma", 1, "%", 100.0),
     ("within 2 sigma", "coverage_2_sigma", 1, "%", 100.0),
     ("NLL", "nll_gaussian", 2, "", 1.0),
@@ -137,11 +139,12 @@ def make_report(outcome: Outcome, summaries: Sequence[ModelSummary]) -> Report:
 
 
 def _model_tables(summaries: Sequence[ModelSummary]) -> list[Table]:
-    rows = [(s.label, str(s.frames), *(cell for cell in _cells(s))) for s in summaries]
+    columns = _columns(summaries)
+    rows = [(s.label, str(s.frames), *_cells(s, columns)) for s in summaries]
     tables = [
         Table(
             "Models",
-            ("model", "frames", *(column[0] for column in _COLUMNS)),
+            ("model", "frames", *(column[0] for column in columns)),
             rows,
             "Means over frames. MAE: mean error in diopters. At edges: within 5 px of a jump in the true "
             "depth. AUSE: area between the sparsification curves, 0 if sigma knows where the errors are. "
@@ -151,15 +154,20 @@ def _model_tables(summaries: Sequence[ModelSummary]) -> list[Table]:
     if any("disparity_rmse" in s.means for s in summaries):
         names = [name for name in DISPARITY_MEASURES if name not in ("disparity_mse", "disparity_sq_rel")]
         rows = [(s.label, *(number(s.means.get(n, math.nan), 4) for n in names)) for s in summaries]
-        columns = ("model", *(name.removeprefix("disparity_") for name in names))
-        tables.append(Table("In disparity, as published", columns, rows))
+        headings = ("model", *(name.removeprefix("disparity_") for name in names))
+        tables.append(Table("In disparity, as published", headings, rows))
     return tables
 
 
-def _cells(summary: ModelSummary) -> list[str]:
+def _columns(summaries: Sequence[ModelSummary]) -> list[_Column]:
+    """Without the measures that nobody asked for."""
+    return [column for column in _COLUMNS if any(column[1] in s.means for s in summaries)]
+
+
+def _cells(summary: ModelSummary, columns: Sequence[_Column]) -> list[str]:
     return [
         number(factor * summary.means.get(measure, math.nan), digits, unit)
-        for _, measure, digits, unit, factor in _COLUMNS
+        for _, measure, digits, unit, factor in columns
     ]
 
 
@@ -254,16 +262,17 @@ def print_summary(outcome: Outcome, summaries: Sequence[ModelSummary], out: Path
     from rich.table import Table as RichTable
 
     evaluation = outcome.evaluation
-    columns = [(summary.label, str(summary.frames), *_cells(summary)) for summary in summaries]
+    measured = _columns(summaries)
+    models = [(summary.label, str(summary.frames), *_cells(summary, measured)) for summary in summaries]
     missing = [result.label for result in outcome.results if not result.frames]
-    columns += [(label, "0", *([NO_VALUE] * len(_COLUMNS))) for label in missing]
+    models += [(label, "0", *([NO_VALUE] * len(measured))) for label in missing]
     title = f"{evaluation.source.name}: {outcome.frames} frames"
     table = RichTable(box=SIMPLE, title=title, title_justify="left")
     table.add_column("")
-    for label, *_ in columns:
+    for label, *_ in models:
         table.add_column(label, justify="right")
-    headings = ("frames", *(column[0] for column in _COLUMNS))
-    for heading, row in zip(headings, zip(*(c[1:] for c in columns), strict=True), strict=True):
+    headings = ("frames", *(column[0] for column in measured))
+    for heading, row in zip(headings, zip(*(model[1:] for model in models), strict=True), strict=True):
         table.add_row(heading, *row)
     Console(highlight=False).print(table)
     print(ORACLE if evaluation.oracle else NO_ORACLE)

@@ -37,6 +37,7 @@ class Request:
     protocol: str | None
     kind: str
     slices: tuple[int, ...]
+    zoom: float | None
     mode: str
     namespace: str
     truth_topic: str
@@ -93,6 +94,8 @@ def open_evaluation(request: Request) -> Evaluation:
         raise ParameterError(f"--{request.mode}: expected a bag, got {request.source}")
     if request.mode != "offline" and request.slices:
         raise ParameterError(f"--slices: expected not with --{request.mode}, whose stacks are whole")
+    if request.mode != "offline" and request.zoom is not None:
+        raise ParameterError(f"--zoom: expected not with --{request.mode}, which sees stacks as they are")
     source = _open_source(request, bag)
     protocol = getattr(source, "protocol", None)
     names = source.names()
@@ -196,8 +199,9 @@ def _contenders(evaluation: Evaluation) -> Iterator[list[Contender]]:
                 "weights": estimator.weights,
                 "precision": precision,
                 "slices": spec.slices,
+                "zoom": request.zoom,
             }
-            made.append(model_contender(spec.label, estimator, settings, spec.slices))
+            made.append(model_contender(spec.label, estimator, settings, spec.slices, request.zoom))
         yield made
 
 

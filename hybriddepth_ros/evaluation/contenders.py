@@ -14,19 +14,30 @@ from hybriddepth_ros.evaluation.bag_frames import RecordedFrame
 from hybriddepth_ros.evaluation.frames import EvaluationFrame
 from hybriddepth_ros.evaluation.runner import Contender
 from hybriddepth_ros.evaluation.scoring import Reading, Subject
+from hybriddepth_ros.evaluation.zoom import magnified, zoom_difference
 
 
 def model_contender(
-    label: str, estimator: DepthEstimator, settings: dict[str, Any], slices: int | None = None
+    label: str,
+    estimator: DepthEstimator,
+    settings: dict[str, Any],
+    slices: int | None = None,
+    zoom: float | None = None,
 ) -> Contender:
-    """An estimator; slices: how many of every stack it gets, None = all."""
+    """An estimator; slices: how many of every stack it gets, None = all; zoom: magnify by this and estimate
+    again, None = do not.
+    """
 
     def judge(frame: EvaluationFrame) -> tuple[Subject, Reading]:
         chosen = frame if slices is None else with_slices(frame, slices)
         began = time.perf_counter()
         estimate = estimator(chosen.stack, chosen.reference)
         elapsed_ms = (time.perf_counter() - began) * 1e3
-        return Subject.of(frame), Reading(estimate.depth, estimate.sigma, None, elapsed_ms)
+        difference = None
+        if zoom is not None:
+            again = estimator(magnified(chosen.stack, zoom), chosen.reference)
+            difference = zoom_difference(estimate.depth, again.depth, zoom)
+        return Subject.of(frame), Reading(estimate.depth, estimate.sigma, None, elapsed_ms, difference)
 
     return Contender(label, settings, judge)
 

@@ -45,6 +45,7 @@ OTHER_MEASURES = (
     "diopter_mae",
     "boundary_abs_rel",
     "interior_abs_rel",
+    "zoom_abs_rel",
     "valid_share",
     "runtime_ms",
 )
@@ -83,13 +84,15 @@ class Subject:
 class Reading:
     """What was estimated of a frame: depth, sigma [H, W] float32 m, NaN = no estimate.
 
-    scene: a better picture than the subject's, or None; runtime_ms: how long it took, NaN = unknown.
+    scene: a better picture than the subject's, or None; runtime_ms: how long it took, NaN = unknown;
+    zoom_abs_rel: see `zoom_difference`, None = not asked for.
     """
 
     depth: Floats
     sigma: Floats
     scene: ImageRGB | None = None
     runtime_ms: float = math.nan
+    zoom_abs_rel: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +134,7 @@ def score(subject: Subject, reading: Reading) -> FrameScore:
         "interior_abs_rel": interior,
         "valid_share": float(good.sum() / max(int(np.isfinite(target).sum()), 1)),
         "runtime_ms": reading.runtime_ms,
+        **({} if reading.zoom_abs_rel is None else {"zoom_abs_rel": reading.zoom_abs_rel}),
         "coverage_1_sigma": coverage[1.0],
         "coverage_2_sigma": coverage[2.0],
         "nll_gaussian": negative_log_likelihood(*estimate),
