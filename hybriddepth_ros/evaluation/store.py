@@ -74,10 +74,10 @@ class ResultStore:
         found = self._read_settings()
         if found is not None and not resume:
             self._clear()
-        elif found is not None and found != settings:
+        elif found is not None and (difference := _difference(found, settings)):
             raise OutputError(
                 f"--out {self.out}: holds results of {self._label} with other settings"
-                f" ({_difference(found, settings)}); name another folder, or begin anew with --no-resume"
+                f" ({difference}); name another folder, or begin anew with --no-resume"
             )
         self._write(self.folder / _SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
 
@@ -148,11 +148,11 @@ class ResultStore:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """`slices 5 there, 3 now`: the first setting that differs."""
+    """`slices: 5 there, 3 now`: the first setting that differs, "" if none does; absent counts as null."""
     for key in sorted({*found, *wanted}):
         if found.get(key) != wanted.get(key):
             return f"{key}: {_brief(found.get(key))} there, {_brief(wanted.get(key))} now"
-    return "unreadable"
+    return ""
 
 
 def _brief(value: Any) -> str:

@@ -111,6 +111,15 @@ def test_results_of_other_settings_are_refused_in_one_line_or_replaced(tmp_path:
     assert (tmp_path / "results" / "made" / "notes.txt").read_text() == "mine"
 
 
+def test_settings_that_cannot_be_read_are_other_settings_and_an_absent_one_is_null(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path, "made")
+    store.begin({"factor": 1.1}, resume=True)
+    store.begin({"factor": 1.1, "zoom": None}, resume=True)
+    (store.folder / "settings.json").write_text("{")
+    with pytest.raises(OutputError, match=r"factor: null there, 1\.1 now"):
+        store.begin({"factor": 1.1}, resume=True)
+
+
 def test_a_result_of_another_frame_is_none(tmp_path: Path) -> None:
     score_all(tmp_path, MadeSource(), off_by(1.1))
     assert ResultStore(tmp_path, "made").load(0, "f1") is None
