@@ -15,6 +15,7 @@ import typer
 from hybriddepth_ros.commands.demo import demo
 from hybriddepth_ros.commands.depth import depth
 from hybriddepth_ros.commands.doctor import doctor
+from hybriddepth_ros.commands.evaluate import evaluate
 from hybriddepth_ros.commands.run import run
 from hybriddepth_ros.commands.train import train
 from hybriddepth_ros.commands.weights import weights
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, depth, train, doctor):
+for command in (demo, run, depth, evaluate, train, doctor):
     app.command()(command)
 app.add_typer(weights)
 

@@ -123,12 +123,13 @@ class DepthEstimator:
         """The name of the model's weights, "" for a model without."""
         return getattr(self._model, "weights", "")
 
-    def __call__(self, stack: FocalStack) -> DepthEstimate:
-        """Depth in the frame of the reference slice; RegistrationError if fewer than two slices can be
-        aligned.
+    def __call__(self, stack: FocalStack, reference: int | None = None) -> DepthEstimate:
+        """Depth in the frame of the slice `reference`, None = as the options say; RegistrationError if fewer
+        than two slices can be aligned.
         """
         options, clock = self.options, _Stopwatch()
-        reference = reference_index(stack, options.reference)
+        if reference is None:
+            reference = reference_index(stack, options.reference)
 
         registration = register_stack(stack, reference, options)
         clock.lap("register")
@@ -171,11 +172,17 @@ def load_estimator(
 
 def reference_index(stack: FocalStack, rule: str) -> int:
     """Index of the slice whose frame the depth takes."""
+    return reference_index_of(stack.focus_diopters, rule)
+
+
+def reference_index_of(focus_diopters: npt.ArrayLike, rule: str) -> int:
+    """The same of focus positions [S] 1/m in the order of capture."""
+    focus = np.asarray(focus_diopters, np.float32)
     if rule == "first":
         return 0
     if rule == "last":
-        return len(stack.slices) - 1
-    return int(np.argsort(stack.focus_diopters, kind="stable")[len(stack.slices) // 2])
+        return len(focus) - 1
+    return int(np.argsort(focus, kind="stable")[len(focus) // 2])
 
 
 def max_residual_px(stack: FocalStack, options: EstimatorOptions) -> float:

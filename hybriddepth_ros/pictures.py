@@ -63,9 +63,10 @@ def depth_scale(*depths: Values) -> Scale:
     return Scale(low, high, "viridis_r", spacing="diopters")
 
 
-def sigma_scale(sigma: Values) -> Scale:
-    """Logarithmic, since sigma spans decades: it grows with the square of the depth [m]."""
-    low, high = _limits(sigma[np.isfinite(sigma) & (sigma > 0)], default=(0.001, 0.1))
+def sigma_scale(*sigmas: Values) -> Scale:
+    """One for all; logarithmic, since sigma [m] spans decades: it grows with the square of the depth."""
+    known = np.concatenate([s[np.isfinite(s) & (s > 0)].ravel() for s in sigmas])
+    low, high = _limits(known, default=(0.001, 0.1))
     return Scale(low, max(high, 2.0 * low), "magma", spacing="log")
 
 
@@ -98,16 +99,20 @@ def colourise(values: Values, scale: Scale) -> ImageRGB:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a figure: an RGB image [H, W, 3], or values [H, W] with their scale."""
+    """One picture of a figure: an RGB image [H, W, 3], or values [H, W] with their scale.
+
+    hatched: what it means that there is no value.
+    """
 
     title: str
     content: npt.NDArray[Any]
     scale: Scale | None = None
+    hatched: str = "no estimate"
 
 
-def depth_panel(title: str, depth: Values, scale: Scale | None = None) -> Panel:
+def depth_panel(title: str, depth: Values, scale: Scale | None = None, hatched: str = "no estimate") -> Panel:
     """Depth [m]; pass one `depth_scale` to panels that are to be compared."""
-    return Panel(title, depth, scale or depth_scale(depth))
+    return Panel(title, depth, scale or depth_scale(depth), hatched)
 
 
 def sigma_panel(title: str, sigma: Values, scale: Scale | None = None) -> Panel:
@@ -115,18 +120,28 @@ def sigma_panel(title: str, sigma: Values, scale: Scale | None = None) -> Panel:
     return Panel(title, sigma, scale or sigma_scale(sigma))
 
 
-def error_panel(title: str, relative: Values) -> Panel:
-    """Signed relative error, given as a ratio; the legend reaches as far as nine of ten pixels do."""
-    known = np.abs(relative[np.isfinite(relative)])
+def error_scale(*relative: Values) -> Scale:
+    """One scale for all given relative errors (ratios); it reaches as far as nine of ten pixels do."""
+    known = np.concatenate([np.abs(r[np.isfinite(r)]).ravel() for r in relative])
     limit = float(np.percentile(known, 90)) if known.size else 0.1
-    return Panel(title, 100.0 * relative, relative_error_scale(max(limit, 0.005)))
+    return relative_error_scale(max(limit, 0.005))
 
 
-def draw_panels(panels: Sequence[Panel], title: str = "", columns: int = 2, width_in: float = 5.2) -> bytes:
-    """PNG of the panels in rows, each with its legend below; `width_in` inches each at 110 dots per inch."""
+def error_panel(title: str, relative: Values, scale: Scale | None = None) -> Panel:
+    """Signed relative error, given as a ratio; pass one `error_scale` to panels that are to be compared."""
+    return Panel(title, 100.0 * relative, scale or error_scale(relative), "no estimate or no truth")
+
+
+def draw_panels(
+    panels: Sequence[Panel | None], title: str = "", columns: int = 2, width_in: float = 5.2
+) -> bytes:
+    """PNG of the panels in rows, each with its legend below; `width_in` inches each at 110 dots per inch.
+
+    None leaves a place empty.
+    """
     from matplotlib.figure import Figure
 
-    height, width = panels[0].content.shape[:2]
+    height, width = next(panel.content.shape[:2] for panel in panels if panel is not None)
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     picture_in, bar_in = width_in * height / width, 0.12
@@ -136,6 +151,8 @@ def draw_panels(panels: Sequence[Panel], title: str = "", columns: int = 2, widt
         figure.suptitle(title, color=_INK, fontsize=12)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[picture_in, bar_in] * rows)
     for i, panel in enumerate(panels):
+        if panel is None:
+            continue
         row, column = divmod(i, columns)
         axis = figure.add_subplot(grid[2 * row, column])
         axis.set_title(panel.title, color=_INK, fontsize=10)
@@ -145,9 +162,9 @@ def draw_panels(panels: Sequence[Panel], title: str = "", columns: int = 2, widt
             continue
         axis.imshow(colourise(panel.content, panel.scale))
         missing = 1.0 - float(np.mean(np.isfinite(panel.content)))
-        note = f"    (hatched: no estimate, {missing:.1%})" if missing > 0 else ""
+        note = f"    (hatched: {panel.hatched}, {missing:.1%})" if missing > 0 else ""
         _draw_legend(figure.add_subplot(grid[2 * row + 1, column]), panel.scale, note)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_legend(axis: Any, scale: Scale, note: str) -> None:
@@ -213,10 +230,11 @@ def draw_error_by_distance(bins: Sequence[DistanceBin]) -> bytes:
     for axis in (error_axis, share_axis):
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()

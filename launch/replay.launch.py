@@ -1,6 +1,8 @@
 """Play a bag of slices into the depth node.
 
     ros2 launch hybriddepth_ros replay.launch.py bag:=out/demo/bag rviz:=true
+    ros2 launch hybriddepth_ros replay.launch.py bag:=out/demo/bag record:=out/replayed
+    hybriddepth evaluate out/replayed --recorded
 
 Time comes from the bag. What the depth node had published while recording is left out, so that its outputs do
 not mix with those of then. Playing starts when the node is active, and all ends with the bag, unless rviz is
@@ -28,6 +30,7 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import StateTransition
 
+RECORDER_SECONDS = 2.0  # head start of the recorder: what is played before it subscribed would be missing
 LAST_STACK_SECONDS = 3.0  # for what is still being estimated when the bag ends
 
 # In the namespace; recorded with the slices, and published anew by the depth node.
@@ -40,11 +43,14 @@ RECORDED_OUTPUTS = (
     "rgb/image_rect",
     "rgb/camera_info",
 )
+# What `hybriddepth evaluate --recorded` scores.
+SCORED = ("depth/image_rect", "depth/uncertainty", "rgb/image_rect", "ground_truth/depth")
 ALSO_LEFT_OUT = ("/clock", "/diagnostics", "/parameter_events", "/rosout")
 
 ARGUMENTS = {
     "bag": (None, "bag to play: a folder, or an .mcap file"),
     "rate": ("1.0", "speed of playing; 1 = as recorded"),
+    "record": ("", "folder to record the depth and the bag's ground truth into; empty = none"),
     "loop": ("false", "true: start the bag again at its end"),
     "namespace": ("focus_camera", "namespace that the slices were recorded in"),
     "params_file": ("", "parameters of the depth node; empty = the package's config/depth.yaml"),
@@ -85,7 +91,15 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         cmd=[
             *("ros2", "bag", "play", value("bag"), "--clock", "--rate", value("rate")),
             *(["--loop"] if is_true("loop") else []),
+            *(["--delay", str(RECORDER_SECONDS)] if value("record") else []),
             *("--disable-keyboard-controls", "--exclude-topics", *left_out),
+        ],
+        output="screen",
+    )
+    recorder = ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "record", "--storage", "mcap", "--output", value("record")),
+            *("--use-sim-time", "--topics", *(f"{namespace}/{topic}" for topic in SCORED)),
         ],
         output="screen",
     )
@@ -103,7 +117,11 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     # `depth` is the only lifecycle node of this launch; before it is active, slices would be lost.
     play_when_active = RegisterEventHandler(
-        OnStateTransition(goal_state="active", entities=[player], handle_once=True)
+        OnStateTransition(
+            goal_state="active",
+            entities=[recorder, player] if value("record") else [player],
+            handle_once=True,
+        )
     )
     end_on_failure = RegisterEventHandler(
         EventHandler(matcher=has_failed, entities=[end("the depth node did not become active")])

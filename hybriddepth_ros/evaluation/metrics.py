@@ -83,7 +83,8 @@ class DistanceBin:
     """The pixels whose true depth lies in [near, far) m.
 
     pixels: how many were estimated, valid_share: of how many; median |error| relative and in metres, 16..84 %
-    band of the error [m], median sigma [m], share within one sigma: NaN where nothing was estimated.
+    band of the error [m], median sigma [m], share within one sigma and within two: NaN where nothing was
+    estimated.
     """
 
     near: float
@@ -96,6 +97,7 @@ class DistanceBin:
     band_high: float
     median_sigma: float
     coverage: float
+    coverage_2_sigma: float
 
 
 @dataclass(frozen=True)
@@ -154,15 +156,24 @@ class ScoreKeeper:
             median_relative_error=_median(relative),
             coverage={k: _mean([row[k] for row in self._coverage]) for k in self._coverage[0]},
             valid_share=_mean(self._valid),
-            bins=tuple(_bins(prediction, sigma, target, bin_count)),
+            bins=tuple(distance_bins(prediction, sigma, target, bin_count)),
         )
 
 
-def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[DistanceBin]:
-    """Bins even in diopters over the true depths, because there a focus cue's error is nearly constant."""
+def distance_bins(
+    prediction: Depth,
+    sigma: Depth,
+    target: Depth,
+    count: int = 8,
+    limits: tuple[float, float] | None = None,
+) -> list[DistanceBin]:
+    """Bins of pixels [N] even in diopters over the true depths: there a focus cue's error is nearly constant.
+
+    limits: nearest and farthest distance [m], None = of 99 % of the true depths.
+    """
     if not target.size:
         return []
-    low, high = np.percentile(target, (0.5, 99.5))
+    low, high = limits or np.percentile(target, (0.5, 99.5))
     if not high > low:
         return []
     edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)
@@ -186,7 +197,8 @@ def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[Di
                 band_low=float(band[0]),
                 band_high=float(band[1]),
                 median_sigma=_median(sigma[good]),
-                coverage=float(np.mean(np.abs(error) <= sigma[good])) if error.size else float("nan"),
+                coverage=_mean_of(np.abs(error) <= sigma[good]),
+                coverage_2_sigma=_mean_of(np.abs(error) <= 2.0 * sigma[good]),
             )
         )
     return bins
@@ -194,6 +206,10 @@ def _bins(prediction: Depth, sigma: Depth, target: Depth, count: int) -> list[Di
 
 def _median(values: Depth) -> float:
     return float(np.median(values)) if values.size else float("nan")
+
+
+def _mean_of(values: npt.NDArray[np.bool_]) -> float:
+    return float(np.mean(values)) if values.size else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

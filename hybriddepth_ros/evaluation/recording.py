@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.evaluation.metrics import Score, ScoreKeeper
 from hybriddepth_ros.ros.bag import read_bag, read_stamps
+from hybriddepth_ros.ros.decoding import DEPTH_ENCODINGS, depth_array, image_array
 
 DEPTH = "depth/image_rect"
 SIGMA = "depth/uncertainty"
@@ -88,21 +88,9 @@ def score_recording(
     )
 
 
-def image_array(message: Any) -> Image:
-    """Pixels of a sensor_msgs/Image: 32FC1, 16UC1 (mm, 0 = none) as float32 m [H, W]; rgb8 as [H, W, 3]."""
-    kinds = {"32FC1": ("f4", 1), "16UC1": ("u2", 1), "rgb8": ("u1", 3)}
-    if message.encoding not in kinds:
-        raise HybridDepthError(f"image: expected the encoding {', '.join(kinds)}, got {message.encoding}")
-    kind, channels = kinds[message.encoding]
-    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    row_bytes = message.width * channels * dtype.itemsize
-    rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)[:, :row_bytes]
-    pixels = np.ascontiguousarray(rows).view(dtype)  # [H, W * channels]
-    if channels == 3:
-        return pixels.reshape(message.height, message.width, 3)
-    if message.encoding == "16UC1":
-        return np.where(pixels > 0, pixels.astype(np.float32) * 1e-3, np.float32(np.nan))
-    return pixels.astype(np.float32)
+def pixels(message: Any) -> Image:
+    """A depth as float32 m [H, W], NaN = none; a picture as uint8 RGB [H, W, 3]."""
+    return depth_array(message) if message.encoding in DEPTH_ENCODINGS else image_array(message)
 
 
 def _matched(bag: Path, topics: Sequence[str], stamps: Sequence[int]) -> Any:
@@ -110,7 +98,7 @@ def _matched(bag: Path, topics: Sequence[str], stamps: Sequence[int]) -> Any:
     waiting: dict[int, dict[str, Image]] = {}
     for message in read_bag(bag, topics, stamps):
         images = waiting.setdefault(message.stamp_ns, {})
-        images[message.topic] = image_array(message.message)
+        images[message.topic] = pixels(message.message)
         if len(images) == len(topics):
             yield message.stamp_ns, waiting.pop(message.stamp_ns)
 

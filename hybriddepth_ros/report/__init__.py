@@ -50,6 +50,7 @@ class Report:
     title: str
     lead: str
     figures: Sequence[Figure] = ()
+    summary: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     footer: Sequence[str] = field(default_factory=tuple)

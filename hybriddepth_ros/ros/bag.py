@@ -280,12 +280,16 @@ def _reliable_qos() -> Any:
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One message of a bag, with the fields of its ROS type; stamp_ns: its header's, else received_ns."""
+    """One message of a bag, with the fields of its ROS type; stamp_ns: its header's, else received_ns.
+
+    data: the message as it was on the wire.
+    """
 
     topic: str
     stamp_ns: int
     received_ns: int
     message: Any
+    data: bytes = field(default=b"", repr=False)
 
 
 def bag_counts(path: Path) -> dict[str, int]:
@@ -297,23 +301,35 @@ def bag_counts(path: Path) -> dict[str, int]:
         return dict(counts)
 
 
-def read_bag(
-    path: Path, topics: Sequence[str] | None = None, stamps_ns: Iterable[int] | None = None
-) -> Iterator[BagMessage]:
-    """The messages in order of arrival, of `topics` only and with these header stamps only, if given.
+def bag_types(path: Path) -> dict[str, str]:
+    """Topic -> type of its messages, `package/msg/Name`; of topics that have messages."""
+    with _reader(path) as reader:
+        return {c.topic: c.msgtype for c in reader.connections if c.msgcount}
 
-    Messages that are passed over are not deserialised. Types come from the bag itself, so no ROS is needed.
+
+def read_bag(
+    path: Path,
+    topics: Sequence[str] | None = None,
+    stamps_ns: Iterable[int] | None = None,
+    received_ns: tuple[int, int] | None = None,
+) -> Iterator[BagMessage]:
+    """The messages in order of arrival, of `topics` only, with these header stamps only and received from
+    then to then only, if given.
+
+    Messages that are passed over are not deserialised, and what was received at another time is mostly not
+    even read. Types come from the bag itself, so no ROS is needed.
     """
+    start, stop = (None, None) if received_ns is None else (received_ns[0], received_ns[1] + 1)
     wanted = None if stamps_ns is None else frozenset(stamps_ns)
     with _reader(path) as reader:
         connections = [c for c in reader.connections if topics is None or c.topic in topics]
         if not connections:
             return
-        for connection, received_ns, data in reader.messages(connections=connections):
-            stamp_ns = header_stamp_ns(data) if _has_header(reader, connection) else received_ns
+        for connection, arrived_ns, data in reader.messages(connections, start=start, stop=stop):
+            stamp_ns = header_stamp_ns(data) if _has_header(reader, connection) else arrived_ns
             if wanted is None or stamp_ns in wanted:
                 message = reader.deserialize(data, connection.msgtype)
-                yield BagMessage(connection.topic, stamp_ns, received_ns, message)
+                yield BagMessage(connection.topic, stamp_ns, arrived_ns, message, data)
 
 
 def read_stamps(path: Path, topics: Sequence[str]) -> dict[str, dict[int, int]]:
@@ -329,20 +345,21 @@ def read_stamps(path: Path, topics: Sequence[str]) -> dict[str, dict[int, int]]:
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    from rosbags.highlevel import AnyReader, AnyReaderError
+    from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
     if not path.exists():
         raise HybridDepthError(f"{path}: expected a bag, found nothing")
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        raise HybridDepthError(f"{path}: expected a bag's folder, found no metadata.yaml in it")
     try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        reader.open()
-    except AnyReaderError as error:
-        raise HybridDepthError(f"{path}: expected a bag ({error})") from None
-    try:
-        yield reader
-    finally:
-        reader.close()
+        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            yield reader
+    except HybridDepthError:
+        raise
+    except Exception as error:  # of a damaged file the parser tells whatever it stumbled over
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise HybridDepthError(f"{path}: expected a bag that is whole ({said})") from None
 
 
 def _has_header(reader: Any, connection: Any) -> bool:

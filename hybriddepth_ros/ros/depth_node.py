@@ -71,6 +71,10 @@ class DepthNode(ManagedNode):
         resources.callback(self._wake_savers)
         subscribe(self, resources, parameters, self._on_slice)
 
+    def is_wanted(self, topic: str) -> bool:
+        """Whether anybody subscribes to one of the outputs."""
+        return self._outputs is not None and self._outputs.wanted(topic)
+
     def parameters_changed(self) -> None:
         if self._estimator is not None:
             self._estimator.options = self.parameters[EstimatorOptions]

@@ -19,7 +19,7 @@ from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.params_file import check_params_file, check_together, known_parameters
+from hybriddepth_ros.ros.params_file import ROS_OWN, check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
 from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros
 
@@ -28,8 +28,9 @@ class DepthGraph:
     """`focus_sweep` and `depth`, active and spinning in the background while the context is entered.
 
     params_file: as `check_params_file` takes it; overrides: node -> parameter -> value, stronger than the
-    file. Signal handling is the caller's: an event that a handler sets ends `start` (KeyboardInterrupt) and
-    `wait`. Errors of the user's making are HybridDepthError.
+    file. with_camera: False leaves `focus_sweep` out, for slices that come from elsewhere. Signal handling is
+    the caller's: an event that a handler sets ends `start` (KeyboardInterrupt) and `wait`. Errors of the
+    user's making are HybridDepthError.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class DepthGraph:
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         namespace: str = "focus_camera",
         stop_event: threading.Event | None = None,
+        with_camera: bool = True,
     ) -> None:
+        self._with_camera = with_camera
         self._stop_event = stop_event or threading.Event()
         self._namespace = namespace.strip("/")
         self._parameters: dict[str, dict[str, Any]] = {node: {} for node in NODES}
@@ -70,11 +73,15 @@ class DepthGraph:
         try:
             with refusals_of_ros():
                 self.context.init(args=[])
-                self.focus_sweep = FocusSweepNode(**self._node_arguments("focus_sweep"))
+                nodes: list[ManagedNode] = []
+                if self._with_camera:
+                    self.focus_sweep = FocusSweepNode(**self._node_arguments("focus_sweep"))
+                    nodes.append(self.focus_sweep)
                 self.depth = DepthNode(**self._node_arguments("depth"))
-            self._spinner = Spinner([self.focus_sweep, self.depth], self.context)
+            self._spinner = Spinner([*nodes, self.depth], self.context)
             self._start_node(self.depth)  # first: it is to see the first sweep
-            self._start_node(self.focus_sweep)
+            for node in nodes:
+                self._start_node(node)
         except BaseException:
             self.close()
             raise
@@ -141,7 +148,7 @@ def _checked(node: str, values: Mapping[str, Any]) -> dict[str, Any]:
         raise ParameterError(
             f"unknown node {node!r}, expected one of {', '.join(NODES)}{nearest_name(node, NODES)}"
         )
-    known = known_parameters(node)
+    known = known_parameters(node) | {name: (False, info) for name, info in ROS_OWN.items()}
     checked = {}
     for name, value in values.items():
         if name not in known:

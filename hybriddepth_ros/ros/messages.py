@@ -1,18 +1,15 @@
 """numpy arrays and this package's types <-> ROS messages.
 
-What comes in is checked (MessageError, one line with value and expectation); what goes out is copied once.
-`Image.data` and its like are always `array.array('B')`: rclpy takes any other type element by element,
-thousands of times slower.
+What comes in is checked, by decoding.py, which needs no ROS; what goes out is copied once. `Image.data` and
+its like are always `array.array('B')`: rclpy takes any other type element by element, thousands of times
+slower.
 """
 
 from __future__ import annotations
 
 import array
-import math
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
@@ -20,29 +17,20 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 import hybriddepth_msgs.msg as msgs
-from hybriddepth_ros.errors import MessageError
-from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
-from hybriddepth_ros.image_files import ImageRGB
+from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens
+from hybriddepth_ros.ros.decoding import BYTES_PER_PIXEL as BYTES_PER_PIXEL
+from hybriddepth_ros.ros.decoding import camera_intrinsics as camera_intrinsics
+from hybriddepth_ros.ros.decoding import check_image as check_image
+from hybriddepth_ros.ros.decoding import check_place as check_place
+from hybriddepth_ros.ros.decoding import check_slice as check_slice
+from hybriddepth_ros.ros.decoding import equivalent_lens as equivalent_lens
+from hybriddepth_ros.ros.decoding import focal_slice as focal_slice
+from hybriddepth_ros.ros.decoding import focal_stack as focal_stack
+from hybriddepth_ros.ros.decoding import from_time as from_time
+from hybriddepth_ros.ros.decoding import image_array as image_array
+from hybriddepth_ros.ros.decoding import stack_of as stack_of
 
-# Bytes per pixel of every encoding that can become RGB. 32FC1 and its like are no pictures and are refused.
-BYTES_PER_PIXEL = {
-    "mono8": 1,
-    "mono16": 2,
-    "rgb8": 3,
-    "bgr8": 3,
-    "rgba8": 4,
-    "bgra8": 4,
-    "rgb16": 6,
-    "bgr16": 6,
-    "rgba16": 8,
-    "bgra16": 8,
-    "yuv422": 2,
-    "uyvy": 2,
-    "yuv422_yuy2": 2,
-    "yuyv": 2,
-    **{f"bayer_{order}{bits}": bits // 8 for order in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)},
-}
 Bytes: TypeAlias = "array.array[int]"
 _POINT_FIELD_TYPES = {
     np.dtype(np.uint8): PointField.UINT8,
@@ -61,11 +49,6 @@ def to_time(stamp_ns: int) -> Time:
     """Nanoseconds since the epoch as a ROS time."""
     seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)
     return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def from_time(time: Time) -> int:
-    """A ROS time in nanoseconds since the epoch."""
-    return int(time.sec) * 1_000_000_000 + int(time.nanosec)
 
 
 def make_header(stamp_ns: int, frame_id: str) -> Header:
@@ -107,50 +90,6 @@ def depth_message(
     return image_message(np.where(known, millimetres, 0.0).astype(np.uint16), encoding, header, reuse)
 
 
-def check_image(message: Image) -> None:
-    """MessageError unless the image is a picture whose size, step and data agree."""
-    pixel = BYTES_PER_PIXEL.get(message.encoding)
-    if pixel is None:
-        raise MessageError(
-            f"image: encoding {message.encoding!r}, expected a picture: rgb8, bgr8, mono8, bayer_rggb8 ..."
-        )
-    if message.width < 1 or message.height < 1:
-        raise MessageError(f"image: size {message.width}x{message.height}, expected at least 1x1")
-    if message.step < message.width * pixel:
-        raise MessageError(
-            f"image: step {message.step}, expected at least {message.width * pixel}"
-            f" ({message.width} {message.encoding} pixels)"
-        )
-    if len(message.data) != message.step * message.height:
-        raise MessageError(
-            f"image: {len(message.data)} bytes of data, expected {message.step * message.height}"
-            f" (step {message.step} x height {message.height})"
-        )
-
-
-def image_array(message: Image) -> ImageRGB:
-    """The picture as [H, W, 3] uint8 RGB; rgb8 without row padding shares the message's memory."""
-    check_image(message)
-    encoding, height, width = message.encoding, message.height, message.width
-    if encoding in ("rgb8", "bgr8", "mono8"):
-        pixel = BYTES_PER_PIXEL[encoding]
-        rows = np.frombuffer(message.data, np.uint8).reshape(height, message.step)[:, : width * pixel]
-        if encoding == "mono8":
-            return _rgb(cv2.cvtColor(np.ascontiguousarray(rows), cv2.COLOR_GRAY2RGB))
-        image = np.ascontiguousarray(rows).reshape(height, width, 3)
-        return image if encoding == "rgb8" else _rgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    from cv_bridge import CvBridge, CvBridgeError  # absent on a bare rclpy, and rgb8 does not need it
-
-    try:
-        return _rgb(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
-    except (CvBridgeError, ValueError, KeyError, cv2.error) as error:
-        raise MessageError(f"image: encoding {encoding!r} cannot be converted to RGB: {error}") from error
-
-
-def _rgb(image: npt.NDArray[Any]) -> ImageRGB:
-    return np.ascontiguousarray(image, np.uint8)
-
-
 def _bytes_of(values: npt.NDArray[Any], reuse: Bytes | None) -> Bytes:
     """The bytes of a contiguous array, in `reuse` if the size fits or in a new array.array.
 
@@ -183,47 +122,6 @@ def camera_info_message(camera: CameraIntrinsics, header: Header) -> CameraInfo:
         k=matrix.reshape(9),
         r=np.eye(3).reshape(9),
         p=np.hstack([matrix, np.zeros((3, 1))]).reshape(12),
-    )
-
-
-def camera_intrinsics(
-    message: CameraInfo, image_size: tuple[int, int] | None = None
-) -> CameraIntrinsics | None:
-    """Intrinsics of the image as it is; None for an uncalibrated camera (K all zero, as the message's
-    definition says). image_size (width, height) [px] stands in where the message gives none.
-    """
-    k = message.k
-    if not np.any(k):
-        return None
-    for name, value in zip(("fx", "fy", "cx", "cy"), (k[0], k[4], k[2], k[5]), strict=True):
-        if not math.isfinite(value) or (name in ("fx", "fy") and value <= 0.0):
-            expected = "a positive focal length" if name in ("fx", "fy") else "a finite number"
-            raise MessageError(f"camera_info: {name} {value}, expected {expected} in pixels")
-    width, height = (message.width, message.height) if message.width else (image_size or (0, 0))
-    if width < 1 or height < 1:
-        raise MessageError(f"camera_info: size {width}x{height}, expected that of the image")
-    distortion = tuple(float(value) for value in message.d)
-    if message.distortion_model not in ("", "plumb_bob") or len(distortion) not in (0, 4, 5):
-        raise MessageError(
-            f"camera_info: distortion_model {message.distortion_model!r} with {len(distortion)} values,"
-            " expected plumb_bob with 5 (or none)"
-        )
-    if message.binning_x > 1 or message.binning_y > 1:
-        raise MessageError(f"camera_info: binning {message.binning_x}x{message.binning_y}, expected none")
-    if not all(math.isfinite(value) for value in distortion):
-        raise MessageError("camera_info: distortion is not finite, expected 5 numbers")
-    if not any(distortion):
-        distortion = ()
-    elif len(distortion) == 4:
-        distortion = (*distortion, 0.0)
-    return CameraIntrinsics(
-        fx=float(k[0]),
-        fy=float(k[4]),
-        cx=float(k[2]),
-        cy=float(k[5]),
-        width=int(width),
-        height=int(height),
-        distortion=distortion,
     )
 
 
@@ -274,42 +172,6 @@ def slice_message(
     )
 
 
-def check_slice(message: msgs.FocalSlice) -> None:
-    """MessageError unless image, camera_info and focus can be used; cheap, no pixel is touched."""
-    check_image(message.image)
-    if not math.isfinite(message.focus.focus_diopters):
-        raise MessageError(
-            f"focus: focus_diopters {message.focus.focus_diopters}, expected a finite number of 1/m"
-        )
-    info, image = message.camera_info, message.image
-    if (info.width or info.height) and (info.width, info.height) != (image.width, image.height):
-        raise MessageError(
-            f"camera_info: size {info.width}x{info.height}, expected {image.width}x{image.height} (image)"
-        )
-    camera_intrinsics(info, (image.width, image.height))
-
-
-def check_place(focus: msgs.FocusState, most: int) -> None:
-    """MessageError unless a slice's place in its sweep can be, and the sweep has at most so many slices."""
-    if focus.slice_count > most:
-        raise MessageError(f"focus: slice_count {focus.slice_count}, expected at most {most}")
-    if focus.slice_index >= focus.slice_count > 0:
-        raise MessageError(
-            f"focus: slice_index {focus.slice_index}, expected less than slice_count {focus.slice_count}"
-        )
-
-
-def focal_slice(message: msgs.FocalSlice) -> FocalSlice:
-    """The slice; an rgb8 image shares the message's memory."""
-    check_slice(message)
-    return FocalSlice(
-        image=image_array(message.image),
-        focus_diopters=float(message.focus.focus_diopters),
-        stamp_ns=from_time(message.header.stamp),
-        camera=camera_intrinsics(message.camera_info, (message.image.width, message.image.height)),
-    )
-
-
 def stack_message(
     slices: list[msgs.FocalSlice], lens: ThinLens | None, reference: int = 0
 ) -> msgs.FocalStack:
@@ -320,34 +182,3 @@ def stack_message(
         message.f_number = float(lens.f_number)
         message.pixel_pitch_um = float(lens.pixel_pitch_um)
     return message
-
-
-def focal_stack(message: msgs.FocalStack, name: str = "stack") -> FocalStack:
-    """The stack; MessageError for a slice that cannot be used, StackError for slices that make no stack."""
-    values = (message.focal_length_mm, message.f_number, message.pixel_pitch_um)
-    known = all(math.isfinite(value) and value > 0.0 for value in values)
-    return stack_of(message.slices, ThinLens(*(float(value) for value in values)) if known else None, name)
-
-
-def stack_of(
-    slices: Sequence[msgs.FocalSlice], lens: ThinLens | None = None, name: str = "sweep"
-) -> FocalStack:
-    """A stack of received slices; without a lens it is what their blur_px_per_diopter says, if they do."""
-    read = [focal_slice(message) for message in slices]
-    if lens is None and slices:
-        middle = len(slices) // 2
-        lens = equivalent_lens(read[middle].camera, float(slices[middle].focus.blur_px_per_diopter))
-    return FocalStack(slices=tuple(read), lens=lens, name=name)
-
-
-def equivalent_lens(camera: CameraIntrinsics | None, blur_px_per_diopter: float) -> ThinLens | None:
-    """A lens that blurs and magnifies as the message says, None if that is unknown.
-
-    The two figures leave the focal length open, which then only sets how the blur grows with the focus (0.4 %
-    per diopter).
-    """
-    if camera is None or not math.isfinite(blur_px_per_diopter) or blur_px_per_diopter <= 0.0:
-        return None
-    focal_length_mm = 4.0
-    aperture_mm = 1e3 * blur_px_per_diopter / camera.fx
-    return ThinLens(focal_length_mm, focal_length_mm / aperture_mm, focal_length_mm * 1e3 / camera.fx)

@@ -15,7 +15,7 @@ from hybriddepth_ros.parameters import ParameterInfo, check_value, nearest_name,
 from hybriddepth_ros.ros.schema import NODES, full_name, parameter_groups
 
 # What rclpy itself declares on every node, and what it makes of a wrong value is a traceback.
-_ROS_OWN = {
+ROS_OWN = {
     "use_sim_time": ParameterInfo("take the time from /clock"),
     "start_type_description_service": ParameterInfo("serve ~/get_type_description"),
 }
@@ -76,7 +76,7 @@ def _check(
     nodes: Mapping[str, Mapping[str, tuple[Any, ParameterInfo]]],
     accepted: dict[str, dict[str, Any]],
 ) -> None:
-    if name in _ROS_OWN or name.startswith(_QOS_PREFIX):
+    if name in ROS_OWN or name.startswith(_QOS_PREFIX):
         try:
             checked = _check_ros_own(name, value)
         except ParameterError as error:
@@ -97,8 +97,8 @@ def _check(
 
 
 def _check_ros_own(name: str, value: Any) -> Any:
-    if name in _ROS_OWN:
-        return check_value(name, False, _ROS_OWN[name], value)
+    if name in ROS_OWN:
+        return check_value(name, False, ROS_OWN[name], value)
     topic, _, entity_and_policy = name.removeprefix(_QOS_PREFIX).partition(".")
     entity, _, policy = entity_and_policy.rpartition(".")
     if not topic.startswith("/") or entity not in ("publisher", "subscription"):

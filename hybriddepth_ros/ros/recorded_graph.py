@@ -5,14 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
 
 from hybriddepth_ros.cameras.base import Progress
 from hybriddepth_ros.ros.bag import Arrival, BagRecorder, TopicCount
@@ -22,6 +17,7 @@ from hybriddepth_ros.ros.graph import DepthGraph
 from hybriddepth_ros.ros.interface import INTERFACE
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.quiet import quiet_start
+from hybriddepth_ros.ros.spin import spinning_node
 
 
 class RecordedGraph(DepthGraph):
@@ -55,7 +51,7 @@ class RecordedGraph(DepthGraph):
         """The recorder, then the graph, whose own log stays off the terminal meanwhile."""
         set_dds_profile()
         try:
-            node = self._cleanup.enter_context(_spinning_node("demo_recorder"))
+            node = self._cleanup.enter_context(spinning_node("demo_recorder"))
             self._cleanup.callback(super().close)
             topics = published_topics(self._namespace)
             self._recorder = BagRecorder(node, self._bag, topics, on_arrival=self._on_arrival)
@@ -96,29 +92,3 @@ def published_topics(namespace: str) -> dict[str, str]:
     return {
         name if name.startswith("/") else f"/{namespace}/{name}": kind for name, kind in published.items()
     }
-
-
-@contextlib.contextmanager
-def _spinning_node(name: str) -> Iterator[Node]:
-    """A node with a context and a thread of its own, so that it and the graph do not wait for one another."""
-    context = Context()
-    context.init(args=[])
-    node = rclpy.create_node(
-        name, context=context, use_global_arguments=False, start_parameter_services=False
-    )
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name=name, daemon=True)
-    thread.start()
-    try:
-        yield node
-    finally:
-        executor.shutdown(timeout_sec=0.5)
-        thread.join(0.5)
-        node.destroy_node()
-        context.try_shutdown()

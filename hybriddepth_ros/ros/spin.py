@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from rclpy import create_node
 from rclpy.context import Context
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.logging import get_logger
+from rclpy.node import Node
 
 from hybriddepth_ros.errors import HybridDepthError, ParameterError
 from hybriddepth_ros.leaving import leave
@@ -100,6 +102,30 @@ def refusals_of_ros() -> Iterator[None]:
         yield
     except (ParameterException, NameValidationException, RuntimeError) as error:  # RCLError is a RuntimeError
         raise ParameterError(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def spinning_node(name: str) -> Iterator[Node]:
+    """A node with a context and a thread of its own, so that it and the graph do not wait for one another."""
+    context = Context()
+    context.init(args=[])
+    node = create_node(name, context=context, use_global_arguments=False, start_parameter_services=False)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+
+    def spin() -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin, name=name, daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        executor.shutdown(timeout_sec=0.5)
+        thread.join(0.5)
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ def fit(
 ) -> Trainer:
     """Trains up to `epochs`, from the newest checkpoint in `folder` if there is one.
 
-    precision: auto is bfloat16 on a GPU and float32 on a CPU. Writes checkpoints/, and log/ with a version_N/metrics.csv for every start.
+    precision: auto is bfloat16 on a GPU and float32 on a CPU. Writes checkpoints/, and log/ with a
+    version_N/metrics.csv for every start.
     """
     import torch
 

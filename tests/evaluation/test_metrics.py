@@ -9,6 +9,7 @@ from hybriddepth_ros.evaluation.metrics import (
     METRIC_NAMES,
     ScoreKeeper,
     depth_metrics,
+    distance_bins,
     relative_error,
     sigma_coverage,
 )
@@ -74,6 +75,14 @@ def test_the_score_bins_by_true_distance_evenly_in_diopters() -> None:
     assert score.bins[-1].valid_share == 1.0
     assert all(b.median_relative == pytest.approx(0.03, rel=1e-3) for b in score.bins[1:])
     assert score.bins[-1].median_error > score.bins[1].median_error
+
+
+def test_a_bin_counts_what_lies_within_one_sigma_and_within_two() -> None:
+    target = np.repeat(np.linspace(1.0, 2.0, 50), 100)
+    sigma = np.full_like(target, 0.1)
+    in_sigmas = np.tile([0.5, 1.5, 1.5, 3.0], target.size // 4)
+    for one in distance_bins(target + in_sigmas * sigma, sigma, target, 4):
+        assert (one.coverage, one.coverage_2_sigma) == (0.25, 0.75)
 
 
 @pytest.mark.parametrize("index", [0, 1])

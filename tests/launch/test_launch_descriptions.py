@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("launch_ros")  # `launch` alone may be the folder of this repository
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, RegisterEventHandler
 from launch.events import Shutdown
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.events.lifecycle import StateTransition
@@ -68,6 +68,23 @@ def test_a_parameter_file_that_is_not_there_ends_the_launch_with_its_path(tmp_pa
 def test_a_value_that_is_no_choice_is_refused(name: str, argument: str) -> None:
     with pytest.raises(RuntimeError, match="yes"):
         started(name, bag="bag", **{argument: "yes"})
+
+
+def test_replay_records_on_demand_and_then_plays_later() -> None:
+    def played(**arguments: str) -> list[list[str]]:
+        handlers = [
+            e.event_handler
+            for e in started("replay", bag="bag", **arguments)
+            if isinstance(e, RegisterEventHandler)
+        ]
+        entities = [entity for handler in handlers for entity in handler.entities or ()]
+        processes = [entity for entity in entities if isinstance(entity, ExecuteProcess)]
+        return [["".join(part.text for part in word) for word in process.cmd] for process in processes]
+
+    assert [command[:3] for command in played()] == [["ros2", "bag", "play"]]
+    recorder, player = played(record="out/replayed")
+    assert recorder[:3] == ["ros2", "bag", "record"] and "/focus_camera/ground_truth/depth" in recorder
+    assert "--delay" in player and "--delay" not in played()[0]
 
 
 def transition(start: str, goal: str) -> StateTransition:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybriddepth_ros.evaluation.recording import DEPTH, SCENE, SIGMA, TRUTH
 from hybriddepth_ros.ros.interface import INTERFACE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,6 +76,11 @@ def test_replay_leaves_out_every_recorded_output_of_the_depth_node() -> None:
     found = constants(REPOSITORY / "launch" / "replay.launch.py")
     left_out = {*found["RECORDED_OUTPUTS"], *found["ALSO_LEFT_OUT"]}  # type: ignore[misc]
     assert left_out >= OUTPUTS
+
+
+def test_replay_records_what_an_evaluation_of_the_recording_reads() -> None:
+    found = constants(REPOSITORY / "launch" / "replay.launch.py")
+    assert set(found["SCORED"]) == {DEPTH, SIGMA, SCENE, TRUTH}  # type: ignore[call-overload]
 
 
 def test_rviz_shows_topics_that_the_depth_node_publishes_and_the_launch_file_remaps() -> None:

@@ -46,7 +46,7 @@ def test_a_wrong_config_is_named_with_what_was_expected(tmp_path: Path, text: st
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="nowhere.yaml: expected a training config"):
+    with pytest.raises(ParameterError, match=r"nowhere\.yaml: expected a training config"):
         read_config(tmp_path / "nowhere.yaml")
 
 

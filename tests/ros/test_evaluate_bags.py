@@ -1,0 +1,244 @@
+"""Bags under evaluation: estimated anew, recorded, live give the same; what is wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybriddepth_ros.cli import main
+from hybriddepth_ros.errors import DatasetError, HybridDepthError
+from hybriddepth_ros.estimator import load_estimator
+from hybriddepth_ros.evaluation.bag_frames import BagSource, RecordedSource, is_bag
+from hybriddepth_ros.ros.bag import bag_counts, message_definition
+from hybriddepth_ros.ros.recorded_graph import RecordedGraph
+from hybriddepth_ros.ros.replayed import ReplayedGraph
+from tests.ros.helpers import wait_for
+
+pytestmark = pytest.mark.ros
+
+CAMERA = {
+    "simulated.width": 320,
+    "simulated.height": 240,
+    "simulated.loop_frames": 10,
+    "simulated.frame_rate": 10.0,
+}
+SLICE, TRUTH, DEPTH = (
+    "/focus_camera/slice",
+    "/focus_camera/ground_truth/depth",
+    "/focus_camera/depth/image_rect",
+)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few seconds of the demo's graph, with smaller pictures."""
+    path = tmp_path_factory.mktemp("recorded") / "bag"
+    overrides = {"focus_sweep": CAMERA, "depth": {"model": "classical"}}
+    graph = RecordedGraph(path, overrides, "focus_camera", threading.Event(), lambda done, total: None)
+    with graph:
+        assert wait_for(lambda: graph.counts[DEPTH].written >= 3, 120.0)
+    return path
+
+
+def rewritten(bag: Path, out: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> Path:
+    """A copy of a bag with each message's topic and bytes changed, or left out."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
+    with AnyReader([bag]) as reader, writer:
+        made: dict[tuple[str, str], Any] = {}
+        for connection, received_ns, data in reader.messages():
+            changed = change(connection.topic, data)
+            if changed is None:
+                continue
+            topic, data = changed
+            key = (topic, connection.msgtype)
+            if key not in made:
+                text, type_hash = message_definition(connection.msgtype)
+                made[key] = writer.add_connection(topic, connection.msgtype, msgdef=text, rihs01=type_hash)
+            writer.write(made[key], received_ns, data)
+    return out
+
+
+def without(topic: str) -> Callable[[str, bytes], tuple[str, bytes] | None]:
+    return lambda name, data: None if name == topic else (name, data)
+
+
+def test_offline_recorded_and_live_give_the_same_depth(bag: Path) -> None:
+    source, recorded = BagSource(bag), RecordedSource(bag)
+    common = sorted({*source.names()} & {*recorded.names()})
+    assert len(common) >= 2
+    estimator = load_estimator("classical", "cpu")
+    with ReplayedGraph(source, {"model": "classical", "device": "cpu"}) as graph:
+        for name in common[:3]:
+            frame = source.load(source.names().index(name))
+            offline = estimator(frame.stack, frame.reference)
+            of_then = recorded.load(recorded.names().index(name))
+            subject, live = graph.judge(frame)
+            for reading in (of_then.reading, live):
+                assert np.array_equal(reading.depth, offline.depth, equal_nan=True)
+                assert np.array_equal(reading.sigma, offline.sigma, equal_nan=True)
+            assert np.array_equal(subject.depth_m(), of_then.subject.depth_m(), equal_nan=True)
+            assert np.isfinite(offline.depth).mean() > 0.5
+            error = np.abs(offline.depth - frame.depth_m()) / frame.depth_m()
+            assert np.nanmedian(error) < 0.08
+
+
+def test_frames_of_a_bag_have_the_reference_that_the_node_takes(bag: Path) -> None:
+    for rule, place in (("first", 0), ("last", 4)):
+        source = BagSource(bag, reference=rule)
+        frame = source.load(0)
+        assert frame.reference == place == len(frame.stack.slices) - 5 + place
+        assert frame.stack.slices[place].stamp_ns == int(frame.name)
+        assert not frame.oracle and frame.unit == "m"
+    focus = BagSource(bag).load(0).stack.focus_diopters
+    assert np.ptp(focus) > 1.0
+
+
+def test_the_command_scores_a_bag_in_all_three_ways(bag: Path, tmp_path: Path) -> None:
+    means = []
+    for mode in ([], ["--recorded"], ["--live"]):
+        out = tmp_path / "-".join(["out", *mode])
+        assert main(["evaluate", str(bag), "--out", str(out), "--pictures", "1", *mode]) == 0
+        document = json.loads((out / "metrics.json").read_text())
+        assert document["oracle_focus"] is False and not document["failures"]
+        assert str(bag) not in (out / "metrics.json").read_text() + (out / "report.html").read_text()
+        rows = {row["frame"]: row["abs_rel"] for row in document["per_frame"]}
+        means.append(rows)
+    offline, recorded, live = means
+    assert offline.keys() == live.keys() and recorded.keys() & offline.keys()
+    assert live == pytest.approx(offline)
+    for frame in recorded.keys() & offline.keys():
+        assert recorded[frame] == pytest.approx(offline[frame])
+
+
+WITHOUT_ROS = """
+import sys
+for name in ("rclpy", "sensor_msgs", "builtin_interfaces", "hybriddepth_msgs"):
+    sys.modules[name] = None
+from hybriddepth_ros.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_bag_is_scored_where_there_is_no_ros(bag: Path, tmp_path: Path) -> None:
+    command = ["evaluate", str(bag), "--frames", "1", "--pictures", "0", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ROS, *command], timeout=900, check=False)
+    assert done.returncode == 0
+
+
+def test_a_sweep_that_the_node_refuses_is_one_bad_frame(bag: Path) -> None:
+    source = BagSource(bag)
+    graph = ReplayedGraph(source, {"max_residual": 0.0001, "device": "cpu"})
+    with graph, pytest.raises(HybridDepthError, match="gave no depth: stacks refused"):
+        graph.judge(source.load(0))
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Runs `evaluate`; the one line with which it ends."""
+
+    def run(source: Path, *options: str) -> str:
+        capfd.readouterr()
+        assert main(["evaluate", str(source), "--out", str(tmp_path / "refused"), *options]) == 2
+        line = capfd.readouterr().err
+        assert len(line.splitlines()) == 1 and "Traceback" not in line, line
+        assert not (tmp_path / "refused").exists()
+        return line
+
+    yield run
+
+
+def test_a_bag_without_slices_or_truth_names_topic_and_expectation(
+    bag: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    no_slices = rewritten(bag, tmp_path / "no_slices", without(SLICE))
+    line = refused(no_slices)
+    assert str(no_slices) in line and f"expected slices on {SLICE}" in line and DEPTH in line
+    no_truth = rewritten(bag, tmp_path / "no_truth", without(TRUTH))
+    assert f"expected a ground-truth depth on {TRUTH}" in refused(no_truth)
+    assert f"expected a ground-truth depth on {TRUTH}" in refused(no_truth, "--recorded")
+    no_depth = rewritten(bag, tmp_path / "no_depth", without(DEPTH))
+    assert f"expected recorded depth on {DEPTH}" in refused(no_depth, "--recorded")
+    assert "/elsewhere/slice" in refused(bag, "--namespace", "elsewhere")
+
+
+def test_a_topic_of_another_type_names_both_types(
+    bag: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    def swap(topic: str, data: bytes) -> tuple[str, bytes] | None:
+        if topic == SLICE:
+            return None
+        return (SLICE if topic == "/focus_camera/image_raw" else topic), data
+
+    line = refused(rewritten(bag, tmp_path / "swapped", swap))
+    assert SLICE in line and "hybriddepth_msgs/msg/FocalSlice" in line and "sensor_msgs/msg/Image" in line
+
+
+def test_a_type_that_nobody_knows_is_told(bag: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    shutil.copytree(bag, tmp_path / "unknown")
+    metadata = tmp_path / "unknown" / "metadata.yaml"
+    mcap = tmp_path / "unknown" / "bag.mcap"
+    for file in (metadata, mcap):
+        data = file.read_bytes().replace(
+            b"hybriddepth_msgs/msg/FocalSlice", b"hybriddepth_msgs/msg/FocalSpice"
+        )
+        file.write_bytes(data)
+    assert str(tmp_path / "unknown") in refused(tmp_path / "unknown")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.999])
+def test_a_truncated_bag_is_one_line(
+    bag: Path, tmp_path: Path, refused: Callable[..., str], share: float
+) -> None:
+    shutil.copytree(bag, tmp_path / "cut")
+    file = tmp_path / "cut" / "bag.mcap"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    assert str(tmp_path / "cut") in refused(tmp_path / "cut")
+
+
+def test_a_bag_without_metadata_is_one_line(bag: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    shutil.copytree(bag, tmp_path / "bare")
+    (tmp_path / "bare" / "metadata.yaml").unlink()
+    assert is_bag(tmp_path / "bare")
+    assert "metadata.yaml" in refused(tmp_path / "bare")
+    assert "nothing" in refused(tmp_path / "nowhere.mcap")
+
+
+def test_slices_with_a_broken_image_are_passed_over_and_counted(bag: Path, tmp_path: Path) -> None:
+    broken = bytearray()
+
+    def damage(topic: str, data: bytes) -> tuple[str, bytes]:
+        if topic == SLICE and not broken:
+            broken.extend(data.replace(b"rgb8", b"rgb9"))
+            return topic, bytes(broken)
+        return topic, data
+
+    source = BagSource(rewritten(bag, tmp_path / "broken", damage))
+    assert source.dropped["slice refused"] == 1
+    assert len(source) == len(BagSource(bag)) - 1 or source.dropped.get("incomplete sweep")
+
+
+def test_truths_of_other_stamps_are_no_truths(bag: Path, tmp_path: Path) -> None:
+    def shift(topic: str, data: bytes) -> tuple[str, bytes]:
+        if topic != TRUTH:
+            return topic, data
+        nanosec = int.from_bytes(data[8:12], "little") ^ 1
+        return topic, data[:8] + nanosec.to_bytes(4, "little") + data[12:]
+
+    shifted = rewritten(bag, tmp_path / "shifted", shift)
+    with pytest.raises(DatasetError, match=r"found none \(sweep without a ground truth"):
+        BagSource(shifted)
+    with pytest.raises(DatasetError, match="with the stamp of a depth image"):
+        RecordedSource(shifted)
+    assert bag_counts(shifted)[TRUTH] == bag_counts(bag)[TRUTH]
