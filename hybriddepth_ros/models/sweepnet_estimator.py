@@ -8,13 +8,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.errors import ModelError, one_line
 from hybriddepth_ros.image_files import to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, is_out_of_memory
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, check_precision, is_out_of_memory
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import find_optics
 from hybriddepth_ros.models.focus_measure import measure_focus, resize
-from hybriddepth_ros.models.inference import HALF, INT8, check_precision, fold_batch_norms
+from hybriddepth_ros.models.inference import HALF, INT8, fold_batch_norms
 from hybriddepth_ros.models.inputs import pad_to_multiple
 from hybriddepth_ros.models.published_estimator import find_device
 from hybriddepth_ros.models.sweepnet import MULTIPLE, FocusMix, SweepNet
@@ -79,7 +79,7 @@ class SweepNetEstimator:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            said = " ".join(str(error).split())[:200]
+            said = one_line(error)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         size = f"{len(images)} slices of {width}x{height} px"

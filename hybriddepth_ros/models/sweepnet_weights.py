@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hybriddepth_ros.errors import WeightsError
+from hybriddepth_ros.errors import WeightsError, one_line
 from hybriddepth_ros.models.checkpoint_files import read_checkpoint, read_safetensors, write_safetensors
 from hybriddepth_ros.models.sweepnet import SweepNet
 
@@ -69,7 +69,7 @@ def load_sweepnet(path: str | Path = SHIPPED) -> SweepNetWeights:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise WeightsError(f"{path}: {' '.join(str(error).split())[:200]}") from None
+        raise WeightsError(f"{path}: {one_line(error)}") from None
     return SweepNetWeights(network.eval().requires_grad_(False), calibration, card)
 
 
@@ -92,7 +92,7 @@ def trained_network(checkpoint: str | Path) -> SweepNet:
     try:
         network.load_state_dict(own)
     except RuntimeError as error:
-        raise WeightsError(f"{checkpoint}: {' '.join(str(error).split())[:200]}") from None
+        raise WeightsError(f"{checkpoint}: {one_line(error)}") from None
     return network.eval().requires_grad_(False)
 
 

@@ -93,7 +93,7 @@ class SweepNetModule(LightningModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         settings, trainer, world = self.settings, self.trainer, self.trainer.world_size
         # Not current_epoch: a checkpoint is written before an epoch counts as completed.
-        epoch = trainer.fit_loop.epoch_progress.current.processed
+        epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         sampler = EpochSampler(settings.steps_per_epoch, settings.epochs, trainer.global_rank, world, epoch)
         length = settings.epochs * settings.steps_per_epoch * world
         return DataLoader(

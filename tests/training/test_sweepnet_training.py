@@ -105,7 +105,7 @@ def test_a_training_learns(tmp_path: Path) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.3 * abs(losses[0])
 
 
