@@ -29,8 +29,8 @@ class PriorErrors:
     """How wrong a simulated prior is; lengths along depth are shares of the scene's range (5 to 95 %) of 1/z.
 
     scale_field [-], shift_field [-]: standard deviations of smooth factors and offsets over the image.
-    edge_blur_px [px]: standard deviation of the blur. tilt [-]: half of what a wrong plane rises by from end to
-    end; wrong_planes: how many surfaces are tilted, each `plane_area` (least, most) of the image [-].
+    edge_blur_px [px]: standard deviation of the blur. tilt [-]: half of what a wrong plane rises by across
+    its surface; wrong_planes: how many surfaces are tilted, each `plane_area` (least, most) of the image [-].
     scale, shift [any]: the ranges of the affine that nobody tells the user.
     """
 
