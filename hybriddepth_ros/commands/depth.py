@@ -49,6 +49,21 @@ def depth(
             "float16 (cuda).",
         ),
     ] = "float32",
+    prior: Annotated[
+        str,
+        typer.Option(
+            "--prior",
+            help="Learned prior that the model's estimate is joined with: none, depth_anything.",
+        ),
+    ] = "none",
+    prior_weights: Annotated[
+        Optional[str],
+        typer.Option(
+            "--prior-weights",
+            metavar="NAME|FILE",
+            help="Weights of the prior: an installed name, or a file.  [default: the first installed for it]",
+        ),
+    ] = None,
     parameter: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -75,7 +90,9 @@ def depth(
     from hybriddepth_ros.focal_stack import FocalStack
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
-    estimator = load_estimator(model, check_device(device), options, weights or "", precision)
+    estimator = load_estimator(
+        model, check_device(device), options, weights or "", precision, prior, prior_weights or ""
+    )
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
         focal_stack = FocalStack.load(stack)
