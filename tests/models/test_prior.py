@@ -12,6 +12,7 @@ from hybriddepth_ros.errors import ModelError, WeightsError
 from hybriddepth_ros.models import AlignedStack, FocusEstimate
 from hybriddepth_ros.models.depth_anything import PATCH, DepthAnything, network_size
 from hybriddepth_ros.models.prior import load_prior
+from hybriddepth_ros.models.relative_depth import RelativeDepth
 
 
 class BrightIsNear(torch.nn.Module):
@@ -71,6 +72,12 @@ def test_the_network_sees_the_image_in_its_proportions(
 ) -> None:
     assert network_size(*size) == expected
     assert all(side % PATCH == 0 for side in expected)
+
+
+def test_the_real_network_takes_images_in_their_proportions() -> None:
+    with torch.device("meta"):  # shapes alone: its arithmetic takes seconds
+        network = RelativeDepth("v2-small").eval()
+        assert network.predict(torch.zeros(1, 3, 518, 686)).shape == (1, 1, 518, 686)
 
 
 def test_the_image_is_normalised_and_the_answer_has_its_size() -> None:
