@@ -13,7 +13,8 @@ from hybriddepth_ros.all_in_focus import all_in_focus
 from hybriddepth_ros.errors import ParameterError, RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
 from hybriddepth_ros.image_files import ImageRGB, to_grey
-from hybriddepth_ros.models import PRECISIONS, AlignedStack, FocusEstimate, load_model
+from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, AlignedStack, FocusEstimate, load_model, load_prior
+from hybriddepth_ros.models.prior_fusion import with_prior
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
@@ -108,9 +109,13 @@ class DepthEstimator:
         options: EstimatorOptions | None = None,
         weights: str = "",
         precision: str = PRECISIONS[0],
+        prior: str = NO_PRIOR,
+        prior_weights: str = "",
     ) -> None:
-        self.model_name = model
+        self.model_name, self.prior_name = model, prior
         self.options = options or EstimatorOptions()
+        # The prior first: it is refused for some models, whose weights take seconds to load.
+        self._prior = load_prior(prior, model, device, prior_weights)
         self._model = load_model(model, device, weights, precision)
 
     @property
@@ -122,6 +127,11 @@ class DepthEstimator:
     def weights(self) -> str:
         """The name of the model's weights, "" for a model without."""
         return getattr(self._model, "weights", "")
+
+    @property
+    def prior_weights(self) -> str:
+        """The name of the prior's weights, "" without a prior."""
+        return self._prior.weights if self._prior else ""
 
     def __call__(self, stack: FocalStack, reference: int | None = None) -> DepthEstimate:
         """Depth in the frame of the slice `reference`, None = as the options say; RegistrationError if fewer
@@ -139,6 +149,12 @@ class DepthEstimator:
         clock.lap(self.model_name)
         sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
         clock.lap("all_in_focus")
+        if self._prior is not None:
+            relative = self._prior(sharp)
+            clock.lap("prior")
+            focus = with_prior(focus, relative)
+            sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
+            clock.lap("fusion")
         depth, sigma, removed = to_metres(focus, options)
         clock.lap("to_metres")
 
@@ -162,12 +178,15 @@ def load_estimator(
     options: EstimatorOptions | None = None,
     weights: str = "",
     precision: str = PRECISIONS[0],
+    prior: str = NO_PRIOR,
+    prior_weights: str = "",
 ) -> DepthEstimator:
     """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one),
     cpu, cuda. weights: an installed name or a file, "" = the first installed for this model. precision:
-    float32, int8 (cpu), bfloat16 or float16 (cuda), for models that take weights.
+    float32, int8 (cpu), bfloat16 or float16 (cuda), for models that take weights. prior: none, or
+    depth_anything, which is joined with the model's estimate; prior_weights: as weights, of the prior.
     """
-    return DepthEstimator(model, device, options, weights, precision)
+    return DepthEstimator(model, device, options, weights, precision, prior, prior_weights)
 
 
 def reference_index(stack: FocalStack, rule: str) -> int:

@@ -49,6 +49,21 @@ def depth(
             "float16 (cuda).",
         ),
     ] = "float32",
+    prior: Annotated[
+        str,
+        typer.Option(
+            "--prior",
+            help="Learned prior that the model's estimate is joined with: none, depth_anything.",
+        ),
+    ] = "none",
+    prior_weights: Annotated[
+        Optional[str],
+        typer.Option(
+            "--prior-weights",
+            metavar="NAME|FILE",
+            help="Weights of the prior: an installed name, or a file.  [default: the first installed for it]",
+        ),
+    ] = None,
     parameter: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -73,13 +88,17 @@ def depth(
     from hybriddepth_ros.commands.depth_results import print_summary, summarise, write_results
     from hybriddepth_ros.estimator import EstimatorOptions, load_estimator
     from hybriddepth_ros.focal_stack import FocalStack
+    from hybriddepth_ros.models.prior import check_prior
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
     check_model(model, device, weights or "", precision)
+    check_prior(prior, model, prior_weights or "")
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
         focal_stack = FocalStack.load(stack)  # and a stack that cannot be used, before weights are read
-        estimator = load_estimator(model, device, options, weights or "", precision)
+        estimator = load_estimator(
+            model, device, options, weights or "", precision, prior, prior_weights or ""
+        )
         began = time.perf_counter()
         estimate = estimator(focal_stack)
         elapsed_ms = (time.perf_counter() - began) * 1e3

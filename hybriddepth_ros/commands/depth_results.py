@@ -35,6 +35,8 @@ def summarise(
         "stack": stack.name,
         "model": estimator.model_name,
         "weights": estimator.weights,
+        "prior": estimator.prior_name,
+        "prior_weights": estimator.prior_weights,
         "device": estimator.device,
         "size_px": list(estimate.depth.shape[::-1]),
         "reference_slice": registration.reference,

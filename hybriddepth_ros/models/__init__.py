@@ -17,6 +17,7 @@ from hybriddepth_ros.models.base import (
     model_names,
     takes_weights,
 )
+from hybriddepth_ros.models.prior import NO_PRIOR, PRIORS, DepthPrior, load_prior
 
 if TYPE_CHECKING:
     from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
     from hybriddepth_ros.models.inference import for_inference
 
 __all__ = [
+    "NO_PRIOR",
     "PRECISIONS",
+    "PRIORS",
     "AlignedStack",
     "CrossAttentionFusion",
     "CrossDepth",
     "DepthModel",
+    "DepthPrior",
     "FocusEstimate",
     "HybridDepth",
     "check_choice",
     "check_device",
     "for_inference",
     "load_model",
+    "load_prior",
     "model_names",
     "takes_weights",
 ]

@@ -60,6 +60,7 @@ _MODELS = {
     "crossdepth": "hybriddepth_ros.models.published_estimator:CrossDepthEstimator",
 }
 _TAKE_WEIGHTS = ("sweepnet", "hybriddepth", "crossdepth")
+_HAVE_PRIOR = ("hybriddepth", "crossdepth")
 # CUDA's words, the CPU's, cuDNN's, oneDNN's
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")
@@ -107,6 +108,11 @@ def check_choice(name: str, device: str, weights: str, precision: str) -> None:
 def takes_weights(name: str) -> bool:
     """Whether a model needs weights, and knows of precisions."""
     return name in _TAKE_WEIGHTS
+
+
+def has_own_prior(name: str) -> bool:
+    """Whether a model joins focus and a learned prior by itself."""
+    return name in _HAVE_PRIOR
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -94,7 +94,13 @@ class DepthNode(ManagedNode):
         parameters, options = self.parameters[DepthParameters], self.parameters[EstimatorOptions]
         try:
             return load_estimator(
-                parameters.model, parameters.device, options, parameters.weights, parameters.precision
+                parameters.model,
+                parameters.device,
+                options,
+                parameters.weights,
+                parameters.precision,
+                parameters.prior,
+                parameters.prior_weights,
             )
         except ModelError as error:
             if not parameters.model_fallback:
@@ -217,6 +223,8 @@ class DepthNode(ManagedNode):
         values: dict[str, Any] = {
             "model": getattr(self._estimator, "model_name", parameters.model),
             "weights": getattr(self._estimator, "weights", parameters.weights),
+            "prior": getattr(self._estimator, "prior_name", parameters.prior),
+            "prior weights": getattr(self._estimator, "prior_weights", parameters.prior_weights),
             "device": str(getattr(self._estimator, "device", parameters.device)),
             "enabled": self._enabled,
             "slice rate [Hz]": slice_rate,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hybriddepth_ros.cameras import camera_config_type, camera_names
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
-from hybriddepth_ros.models import PRECISIONS
+from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES
@@ -81,8 +81,8 @@ class DepthParameters:
     )
     model_fallback: str = parameter(
         "",
-        "model to run instead, with a warning, if `model` cannot be loaded (classical needs no weights);"
-        " empty = configuring fails, with the reason",
+        "model to run instead, without a prior and with a warning, if `model` or its prior cannot be loaded"
+        " (classical needs no weights); empty = configuring fails, with the reason",
     )
     device: str = parameter(
         "auto", "where the model runs: auto (cuda if there is one), cpu, cuda, cuda:1 ..."
@@ -92,6 +92,15 @@ class DepthParameters:
         "arithmetic of models with weights: float32, or faster and less exact int8 (cpu),"
         " bfloat16, float16 (cuda)",
         choices=PRECISIONS,
+    )
+    prior: str = parameter(
+        NO_PRIOR,
+        "learned prior that the model's estimate is joined with, for models that have none of their own",
+        choices=PRIORS,
+    )
+    prior_weights: str = parameter(
+        "",
+        "weights of the prior: an installed name, or a file; empty = the first that is installed for it",
     )
     input: str = parameter(
         "slices",
