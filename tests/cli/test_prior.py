@@ -22,12 +22,13 @@ from tests.cli.conftest import Outcome
 def test_a_prior_that_cannot_be_is_refused(
     arguments: tuple[str, ...],
     said: str,
+    stack: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     run_cli: Callable[..., Outcome],
 ) -> None:
     monkeypatch.setenv("HYBRIDDEPTH_WEIGHTS", str(tmp_path / "weights"))
-    outcome = run_cli("depth", tmp_path, "--out", tmp_path / "out", *arguments)
+    outcome = run_cli("depth", stack, "--out", tmp_path / "out", *arguments)
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
     assert said in outcome.err
     assert not (tmp_path / "out").exists()
