@@ -270,7 +270,8 @@ def test_rectified_pixels_outside_every_image_have_no_estimate():
 
 def test_unknown_model_is_refused_with_the_known_ones():
     with pytest.raises(
-        ModelError, match=r"unknown model 'clasical', expected one of sweepnet, classical.*did you mean classical"
+        ModelError,
+        match=r"unknown model 'clasical', expected one of sweepnet, classical.*did you mean classical",
     ):
         load_estimator("clasical")
 

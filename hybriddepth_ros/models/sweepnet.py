@@ -63,7 +63,7 @@ class SweepNet(nn.Module):
         self.measures = FocusMeasures()
         self.measure_logits = nn.Parameter(torch.tensor(_LOGIT_WEIGHTS))
         self.geometry = nn.Sequential(nn.Linear(GEOMETRY, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU())
-        self.stem = _conv(6, half, size=4, stride=2, padding=1)
+        self.stem = Stem(half)
         self.enter = _conv(half, levels[0], stride=2)
         self.join_measures = _conv(levels[0] + 2 * MEASURES, levels[0], size=1)
         self.down = nn.ModuleList(_conv(a, b, stride=2) for a, b in itertools.pairwise(levels))
@@ -95,9 +95,7 @@ class SweepNet(nn.Module):
         batch, slices = stack.shape[:2]
         measures, level = self.measures(stack.float())
         geometry = self.geometry(slice_geometry(positions))
-        contrast = _CONTRAST * (stack - stack.mean(dim=1, keepdim=True))
-        images = torch.cat([2.0 * stack - 1.0, contrast], dim=2).flatten(0, 1)
-        fine = self.stem(images.contiguous(memory_format=torch.channels_last))  # [B N, c, H/2, W/2]
+        fine = self.stem(stack)  # [B N, c, H/2, W/2]
 
         known = torch.cat([measures, (0.5 * level + 2.0).expand_as(measures)], dim=2).flatten(0, 1)
         x = self.join_measures(torch.cat([self.enter(fine), known.to(fine.dtype)], dim=1))
@@ -115,18 +113,18 @@ class SweepNet(nn.Module):
 
         volume = x.unflatten(0, (batch, slices))
         weight = share[:, :, None].to(x.dtype)
-        detail = F.pixel_unshuffle(fine, 2).unflatten(0, (batch, slices))
-        in_focus = (detail * weight).sum(dim=1)  # [B, 4 c, H/4, W/4]
-        context = ((volume * weight).sum(dim=1), volume.amax(dim=1))
+        fine_weight = F.interpolate(weight[:, :, 0], scale_factor=2.0)[:, :, None]
+        in_focus = _sum_over_slices(fine.unflatten(0, (batch, slices)), fine_weight)  # [B, c, H/2, W/2]
+        context = (_sum_over_slices(volume, weight), volume.amax(dim=1))
         about = (mean / spacing).to(x.dtype), (spread / spacing).to(x.dtype)
-        features = self.head(torch.cat([in_focus, *context, *about], dim=1))
+        features = self.head(torch.cat([F.pixel_unshuffle(in_focus, 2), *context, *about], dim=1))
         estimate = torch.cat(
             [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
         )  # [B, 2, H/4, W/4]: position and log scale, in steps of the sweep
 
         estimate = self.to_half(estimate, features)  # [B, 2, H/2, W/2]
         sharp = torch.cat(
-            [F.pixel_shuffle(in_focus, 2), F.interpolate(features, scale_factor=2.0), estimate.to(x.dtype)],
+            [in_focus, F.interpolate(features, scale_factor=2.0), estimate.to(x.dtype)],
             dim=1,
         )
         edges = self.edges(self.edge_input(sharp))
@@ -156,6 +154,31 @@ class SweepNet(nn.Module):
         return x
 
 
+class Stem(nn.Sequential):
+    """Convolution, normalisation and activation of 2 s - 1 and 8 (s - mean over the slices), side by side.
+
+    Convolutions are linear: what depends on the mean alone is done once, not for every slice.
+    """
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(*_conv(6, outputs, size=4, stride=2, padding=1))
+
+    def forward(self, stack: Tensor) -> Tensor:
+        """[B N, c, H/2, W/2] of stack [B, N, 3, H, W] 0..1."""
+        convolution, norm, activation = self
+        assert isinstance(convolution, nn.Conv2d)
+        image, contrast = convolution.weight.split([3, 3], dim=1)
+        contrast = _CONTRAST * contrast
+        own = F.conv2d(_channels_last(stack.flatten(0, 1)), 2.0 * image + contrast, None, 2, 1)
+        mean = stack.mean(dim=1)
+        # The 1 that is taken from images ends at their rim.
+        common = torch.cat([mean, torch.ones_like(mean[:, :1])], dim=1)
+        weight = torch.cat([-contrast, -image.sum(dim=1, keepdim=True)], dim=1)
+        shared = F.conv2d(_channels_last(common), weight, convolution.bias, 2, 1)
+        both = own.unflatten(0, (len(stack), -1)) + shared[:, None]
+        return activation(norm(both.flatten(0, 1)))
+
+
 class FocusMix(nn.Module):
     """Mixing along the focus axis: a slice, its neighbours, the mean and the largest of all.
 
@@ -171,13 +194,22 @@ class FocusMix(nn.Module):
 
     def forward(self, x: Tensor, geometry: Tensor, batch: int) -> Tensor:
         """[B N, c, h, w] of x [B N, c, h, w] and geometry [B, N, 32]."""
-        volume = x.unflatten(0, (batch, -1))
-        before = torch.cat([volume[:, :1], volume[:, :-1]], dim=1).flatten(0, 1)
-        after = torch.cat([volume[:, 1:], volume[:, -1:]], dim=1).flatten(0, 1)
-        whole = self.whole(torch.cat([volume.mean(dim=1), volume.amax(dim=1)], dim=1))
-        mixed = self.local(torch.cat([x, before, after], dim=1)).unflatten(0, (batch, -1)) + whole[:, None]
+        channels = x.shape[1]
+        last = x.permute(0, 2, 3, 1)  # channels last: a 1x1 convolution is a matrix product
+        volume = last.unflatten(0, (batch, -1))  # [B, N, h, w, c]
+        weight = self.local.weight[:, :, 0, 0]
+        own, before, after = (
+            F.linear(volume, part, bias)
+            for part, bias in zip(weight.split(channels, dim=1), (self.local.bias, None, None), strict=True)
+        )
+        # A slice at an end is its own neighbour.
+        mixed = own + torch.cat([before[:, :1], before[:, :-1]], dim=1)
+        mixed = mixed + torch.cat([after[:, 1:], after[:, -1:]], dim=1)
+        whole = torch.cat([volume.mean(dim=1), volume.amax(dim=1)], dim=-1)
+        mixed = mixed + F.linear(whole, self.whole.weight[:, :, 0, 0])[:, None]
         gain, bias = self.modulation(geometry).flatten(0, 1)[:, :, None, None].chunk(2, dim=1)
-        return F.relu(x + self.norm(mixed.flatten(0, 1)) * (1.0 + gain) + bias)
+        normed = self.norm(mixed.flatten(0, 1).permute(0, 3, 1, 2))
+        return F.relu(x + normed * (1.0 + gain) + bias)
 
 
 class Residual(nn.Module):
@@ -222,6 +254,18 @@ def _conv(
     padding = size // 2 if padding is None else padding
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _sum_over_slices(volume: Tensor, weight: Tensor) -> Tensor:
+    """[B, c, h, w] of volume [B, N, c, h, w] and weight [B, N, 1, h, w], without the product in memory."""
+    total = volume[:, 0] * weight[:, 0]
+    for index in range(1, volume.shape[1]):
+        total = torch.addcmul(total, volume[:, index], weight[:, index])
+    return total
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

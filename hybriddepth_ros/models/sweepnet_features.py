@@ -30,8 +30,8 @@ class FocusMeasures(nn.Module):
         stack [B, N, 3, H, W] 0..1, H and W multiples of 4.
         """
         batch, slices = stack.shape[:2]
-        weights = stack.new_tensor([0.3, 0.5, 0.2])[:, None, None]
-        level = (stack.flatten(0, 1) * weights).sum(dim=1, keepdim=True)
+        red, green, blue = stack.flatten(0, 1).split(1, dim=1)
+        level = 0.3 * red + 0.5 * green + 0.2 * blue  # [B N, 1, H, W]
         energies = []
         for scale in range(SCALES):
             if scale:

@@ -274,8 +274,20 @@ def _body(rng: np.random.Generator, view: View, base: Vector, extent: float, lig
             axes = np.stack([up, axes[0], axes[2]])
         elif rng.random() < 0.5:
             axes = axes @ cv2.Rodrigues(rng.normal(0, 0.4, 3))[0].T
-    lift = float(np.abs(axes[:, 1]) @ half)  # half its height
-    return see_box(view, base + up * lift, axes, half, light, texels_per_m)
+    half, centre = _before_camera(base, axes, half)
+    return see_box(view, centre, axes, half, light, texels_per_m)
+
+
+def _before_camera(
+    base: Vector, axes: np.ndarray[tuple[int, ...], np.dtype[np.float64]], half: Vector
+) -> tuple[Vector, Vector]:
+    """Half sizes and centre of a box that stands at `base`: a smaller one where the camera would be in it."""
+    up = np.array([0.0, -1.0, 0.0])
+    while True:
+        centre = base + up * float(np.abs(axes[:, 1]) @ half)  # half its height above the base
+        if (np.abs(axes @ centre) > 1.05 * half).any():
+            return half, centre
+        half = 0.7 * half
 
 
 def _add_bodies(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.simulation.layers import LayeredScene
 from hybriddepth_ros.simulation.procedural_scenes import SceneBank, random_scene
-from hybriddepth_ros.simulation.procedural_settings import _far_to_near
+from hybriddepth_ros.simulation.procedural_settings import _before_camera, _far_to_near
 from hybriddepth_ros.simulation.procedural_solids import Seen
 from hybriddepth_ros.simulation.procedural_textures import pixel_coordinates
 
@@ -129,3 +129,14 @@ def test_bodies_are_laid_far_to_near_even_where_their_distances_mislead() -> Non
     for bodies in ([ball, board], [board, ball]):
         first, last = _far_to_near(bodies)
         assert first is board and last is ball
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_box_never_holds_the_camera(seed: int) -> None:
+    """Whoever looks out of a box sees none of its faces: there would be nothing to draw."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    base, size = rng.normal(0, 0.5, 3), np.exp(rng.normal(0, 1, 3))
+    half, centre = _before_camera(base, axes, size)
+    assert (np.abs(axes @ centre) > half).any()
+    assert (half <= size).all() and np.allclose(half / size, half[0] / size[0])
