@@ -106,6 +106,7 @@ def open_evaluation(request: Request) -> Evaluation:
         "oracle": bool(getattr(source, "oracle", False)),
         "protocol": asdict(protocol) if is_dataclass(protocol) and not isinstance(protocol, type) else None,
         "estimator": asdict(request.options),
+        "topics": [request.namespace, request.truth_topic] if bag else None,
     }
     return Evaluation(request, source, common)
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class ResultStore:
 
     def begin(self, settings: dict[str, Any], resume: bool) -> None:
         """Makes the folder; OutputError if it holds results of other settings and is to be resumed."""
+        settings = json.loads(json.dumps(settings))  # as they will be read again: tuples are lists
         found = self._read_settings()
         if found is not None and not resume:
             self._clear()
@@ -112,7 +114,7 @@ class ResultStore:
                 pictures = [key for key in arrays.files if key.startswith("thumbnail_")]
                 made = {key.removeprefix("thumbnail_"): arrays[key] for key in pictures}
                 return FrameResult(name, score, Thumbnails(**made) if made else None)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
             return None  # absent, or damaged: computed again
 
     def _path(self, index: int) -> Path:

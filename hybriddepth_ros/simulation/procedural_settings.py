@@ -114,7 +114,7 @@ def room(rng: np.random.Generator, size: tuple[int, int], bank: TextureBank) -> 
         base = view.point(x, y, min(behind, 8.0) * rng.uniform(0.4, 0.95))
         if floors:
             base[1] = floors[0]
-        bodies.append(_body(rng, view, base, log_uniform(rng, 0.15, 0.9) * base[2] ** 0.5, light))
+        bodies.append(_body(rng, view, base, log_uniform(rng, 0.15, 0.9) * max(base[2], 0.05) ** 0.5, light))
     _add_bodies(rng, pile, bank, bodies, blank=0.35)
     if rng.random() < 0.4:
         _add_in_front(rng, pile, bank, shapes.thin_coverage(rng, size))

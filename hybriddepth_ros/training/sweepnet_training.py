@@ -14,13 +14,19 @@ from torch.utils.data import DataLoader
 
 from hybriddepth_ros import __version__
 from hybriddepth_ros.models.sweepnet import SweepNet
-from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, load_sweepnet, on_device, save_sweepnet
+from hybriddepth_ros.models.sweepnet_weights import (
+    SweepNetWeights,
+    load_sweepnet,
+    on_device,
+    save_sweepnet,
+    trained_network,
+)
 from hybriddepth_ros.training.calibration import calibrate
 from hybriddepth_ros.training.epochs import EpochSampler
 from hybriddepth_ros.training.sweepnet_loss import LossWeights, sweepnet_loss
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticStacks
-from hybriddepth_ros.training.train import fit
+from hybriddepth_ros.training.train import fit, newest_checkpoint
 
 # Added to the seed of stacks that are never trained on: to watch a training, and to measure sigma on.
 _HELD_OUT, _CALIBRATION = 1_000_000, 2_000_000
@@ -141,7 +147,9 @@ def train_sweepnet(
         nodes,
         quiet=quiet,
     )
-    network = module.network.eval()
+    newest = newest_checkpoint(folder)
+    # Not the module's: where a training was whole already, that one holds the weights without the average.
+    network = trained_network(newest) if newest else module.network.eval()
     calibration = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
     card = {
         "model": "sweepnet",
