@@ -92,6 +92,12 @@ def to_grey(image: ImageRGB) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def smaller(image: ImageRGB, factor: float) -> ImageRGB:
+    """The image with sides `factor` times as long, averaged over; factor below 1."""
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def encode_png(image: ImageRGB) -> bytes:
     """The PNG file of an image [H, W, 3] RGB."""
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybriddepth_ros.commands.distance_table import distance_table
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.versions import versions
 from hybriddepth_ros.errors import HybridDepthError
@@ -158,7 +159,12 @@ def make_report(result: RecordingScore, summary: dict[str, Any], picture: bytes)
                 "Right: how much was estimated, and how much of that lies within one sigma.",
             ),
         ],
-        tables=[_error_table(score), _distance_table(score), _topic_table(summary), _loss_table(summary)],
+        tables=[
+            _error_table(score),
+            distance_table([("", one) for one in score.bins], ("coverage",)),
+            _topic_table(summary),
+            _loss_table(summary),
+        ],
         footer=["  ".join(f"{name} {version}" for name, version in summary["versions"].items())],
     )
 
@@ -167,29 +173,6 @@ def _error_table(score: Score) -> Table:
     units = {"mse": "m²", "rmse": "m", "sq_rel": "m"}
     rows = [(name, number(value, 4, units.get(name, ""))) for name, value in score.metrics.items()]
     return Table("Measures", ("measure", "mean over images"), rows)
-
-
-def _distance_table(score: Score) -> Table:
-    rows = [
-        (
-            f"{one.near:.2f} – {one.far:.2f} m",
-            percent(one.median_relative, 2),
-            number(100 * one.median_error, 2, "cm"),
-            number(100 * one.median_sigma, 2, "cm"),
-            percent(one.coverage),
-            percent(one.valid_share),
-        )
-        for one in score.bins
-    ]
-    columns = (
-        "true distance",
-        "median error",
-        "median |error|",
-        "median sigma",
-        "within 1 sigma",
-        "estimated",
-    )
-    return Table("By distance", columns, rows, "Bins are even in diopters, in which focus cues are linear.")
 
 
 def _topic_table(summary: dict[str, Any]) -> Table:

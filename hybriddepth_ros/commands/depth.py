@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hybriddepth_ros.commands.options import check_model, parse_assignments
+from hybriddepth_ros.commands.options import EstimatorAssignments, check_model, parse_assignments
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.parameters import from_mapping
 
@@ -64,12 +64,7 @@ def depth(
             help="Weights of the prior: an installed name, or a file.  [default: the first installed for it]",
         ),
     ] = None,
-    parameter: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "-p", metavar="NAME:=VALUE", help="An option of the estimator (max_depth:=5); may be repeated."
-        ),
-    ] = None,
+    parameter: EstimatorAssignments = None,
     fov_deg: Annotated[
         float,
         typer.Option(

@@ -9,7 +9,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from hybriddepth_ros.commands.options import check_device, check_namespace, parse_assignments
+from hybriddepth_ros.commands.options import (
+    EstimatorAssignments,
+    check_device,
+    check_namespace,
+    parse_assignments,
+)
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import from_mapping
@@ -83,12 +88,7 @@ def evaluate(
     precision: Annotated[
         str, typer.Option("--precision", help="Arithmetic of models with weights, as in depth.")
     ] = "float32",
-    parameter: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "-p", metavar="NAME:=VALUE", help="An option of the estimator (max_depth:=5); may be repeated."
-        ),
-    ] = None,
+    parameter: EstimatorAssignments = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, max=200, help="Frames shown in the report, evenly chosen.")
     ] = 8,

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hybriddepth_ros.commands.distance_table import distance_table
+from hybriddepth_ros.commands.evaluate import FILES
 from hybriddepth_ros.commands.evaluate_run import Outcome
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.versions import versions
@@ -215,29 +217,8 @@ def _frames(outcome: Outcome) -> list[Picture]:
 
 
 def _distance_table(summaries: Sequence[ModelSummary]) -> Table:
-    rows = [
-        (
-            f"{summary.label}: {one.near:.2f} – {one.far:.2f} m",
-            percent(one.median_relative, 2),
-            number(100 * one.median_error, 2, "cm"),
-            number(100 * one.median_sigma, 2, "cm"),
-            percent(one.coverage),
-            percent(one.coverage_2_sigma),
-            percent(one.valid_share),
-        )
-        for summary in summaries
-        for one in summary.distances
-    ]
-    columns = (
-        "true distance",
-        "median error",
-        "median |error|",
-        "median sigma",
-        "within 1 sigma",
-        "within 2 sigma",
-        "estimated",
-    )
-    return Table("By distance", columns, rows, "Bins are even in diopters, in which focus cues are linear.")
+    bins = [(f"{summary.label}: ", one) for summary in summaries for one in summary.distances]
+    return distance_table(bins, ("coverage", "coverage_2_sigma"))
 
 
 def _failure_tables(outcome: Outcome) -> list[Table]:
@@ -280,6 +261,4 @@ def print_summary(outcome: Outcome, summaries: Sequence[ModelSummary], out: Path
         print(f"passed over: {cause}: {count}")
     if outcome.failures:
         print(f"skipped     {len(outcome.failures)} results, see {out / 'report.html'}")
-    print(
-        f"written to {out} in {elapsed_s:.0f} s: {' '.join(('metrics.json', 'metrics.csv', 'report.html'))}"
-    )
+    print(f"written to {out} in {elapsed_s:.0f} s: {' '.join(FILES)}")

@@ -24,7 +24,7 @@ from hybriddepth_ros.evaluation.runner import (
     evenly,
 )
 from hybriddepth_ros.evaluation.store import ResultStore
-from hybriddepth_ros.models import PRECISIONS, model_names, takes_weights
+from hybriddepth_ros.models import model_names, takes_weights, usable_precision
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -57,7 +57,7 @@ class Evaluation:
     @property
     def oracle(self) -> bool:
         """Whether the focus distances came from the ground truth."""
-        return bool(getattr(self.source, "oracle", False))
+        return bool(self.common["oracle"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def _contenders(evaluation: Evaluation) -> Iterator[list[Contender]]:
     else:
         made = []
         for spec in specs(request):
-            precision = request.precision if takes_weights(spec.model) else PRECISIONS[0]
+            precision = usable_precision(spec.model, request.precision)
             estimator = load_estimator(spec.model, request.device, request.options, spec.weights, precision)
             settings = evaluation.common | {
                 "model": spec.model,
@@ -217,7 +217,7 @@ def _live(evaluation: Evaluation, spec: Spec) -> Iterator[Contender]:
 
     request, source = evaluation.request, evaluation.source
     assert isinstance(source, BagSource)
-    precision = request.precision if takes_weights(spec.model) else PRECISIONS[0]
+    precision = usable_precision(spec.model, request.precision)
     parameters = asdict(request.options) | {
         "model": spec.model,
         "weights": spec.weights,

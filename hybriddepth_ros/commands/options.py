@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Optional
 
+import typer
 import yaml
 
 from hybriddepth_ros import models
 from hybriddepth_ros.errors import ModelError, ParameterError
+
+EstimatorAssignments = Annotated[
+    Optional[list[str]],  # noqa: UP045 - the typer of Ubuntu 24.04 does not know `X | None`
+    typer.Option(
+        "-p", metavar="NAME:=VALUE", help="An option of the estimator (max_depth:=5); may be repeated."
+    ),
+]
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:

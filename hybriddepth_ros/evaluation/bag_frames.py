@@ -12,16 +12,15 @@ import numpy.typing as npt
 from hybriddepth_ros.errors import DatasetError, HybridDepthError, MessageError
 from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, MetricTruth
-from hybriddepth_ros.evaluation.recording import DEPTH, SCENE, SIGMA, SLICE, TRUTH
+from hybriddepth_ros.evaluation.metrics import is_depth
+from hybriddepth_ros.evaluation.recording import DEPTH, SCENE, SIGMA, SLICE, TRUTH, pixels
 from hybriddepth_ros.evaluation.scoring import Reading, Subject, texture
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 from hybriddepth_ros.ros.bag import BagMessage, bag_types, read_bag, read_stamps
 from hybriddepth_ros.ros.decoding import (
-    DEPTH_ENCODINGS,
     check_place,
     check_slice,
     depth_array,
-    image_array,
     stack_of,
 )
 
@@ -116,7 +115,7 @@ class BagSource:
             truth = depth_array(truth_message.message)
         except MessageError as error:
             raise DatasetError(f"{self.path}: {name}: {error}") from None
-        valid = np.isfinite(truth) & (truth > 0)
+        valid = is_depth(truth)
         return EvaluationFrame(name, stack, MetricTruth(truth), valid, reference=sweep.reference)
 
     def messages(self, name: str) -> list[BagMessage]:
@@ -201,8 +200,7 @@ class RecordedSource:
         images: dict[str, npt.NDArray[np.generic]] = {}
         try:
             for message in read_bag(self.path, list(there), [stamp], window):
-                depth = message.message.encoding in DEPTH_ENCODINGS
-                images[message.topic] = (depth_array if depth else image_array)(message.message)
+                images[message.topic] = pixels(message.message)
         except MessageError as error:
             raise DatasetError(f"{self.path}: {stamp}: {error}") from None
         truth = np.asarray(images[self._topic[TRUTH]], np.float32)
@@ -216,7 +214,7 @@ class RecordedSource:
                     f"{self.path}: {stamp}: {name}: expected {list(depth_m.shape)} pixels, as the depth has, "
                     f"got {list(values.shape[:2])}"
                 )
-        valid = np.isfinite(truth) & (truth > 0)
+        valid = is_depth(truth)
         subject = Subject(str(stamp), MetricTruth(truth), valid, scene, texture([scene]))
         return RecordedFrame(subject, Reading(depth_m, sigma, scene))
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hybriddepth_ros.errors import DatasetError
+from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import DisparityTruth, EvaluationFrame
-from hybriddepth_ros.evaluation.synthesis import middle_slice
 from hybriddepth_ros.focal_stack import FocalSlice, FocalStack
 from hybriddepth_ros.image_files import MAX_IMAGE_PIXELS
 from hybriddepth_ros.models.weights_catalogue import DDFF12_DISPARITY_METRES
@@ -86,7 +86,7 @@ class Ddff12:
         if not valid.any():
             raise DatasetError(f"{where}: expected disparities of {low:g} to {high:g}, found none")
         return EvaluationFrame(
-            name, FocalStack(slices, name=name), truth, valid, reference=middle_slice(list(focus))
+            name, FocalStack(slices, name=name), truth, valid, reference=reference_index_of(focus, "middle")
         )
 
     def _frame_name(self, index: int) -> str:

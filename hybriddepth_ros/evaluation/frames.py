@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.errors import DatasetError
+from hybriddepth_ros.evaluation.metrics import is_depth
 from hybriddepth_ros.focal_stack import FocalStack
 
 Floats = npt.NDArray[np.float32]
@@ -29,7 +30,7 @@ class MetricTruth:
 
     def depth_m(self) -> Floats:
         """[H, W] float32 m, NaN where there is none."""
-        return np.where(_is_positive(self.values), self.values, np.float32(np.nan))
+        return np.where(is_depth(self.values), self.values, np.float32(np.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +50,13 @@ class DisparityTruth:
 
     def depth_m(self) -> Floats:
         """[H, W] float32 m, NaN where there is none."""
-        usable = _is_positive(self.values)
+        usable = is_depth(self.values)
         depth = self.baseline_focal_m_px / np.where(usable, self.values, 1.0)
         return np.where(usable, depth, np.nan).astype(np.float32)
 
     def disparity(self, depth_m: Floats) -> Floats:
         """Depths [m], an estimate say, in the unit of `values`; NaN where there is none."""
-        usable = _is_positive(depth_m)
+        usable = is_depth(depth_m)
         disparity = self.baseline_focal_m_px / np.where(usable, depth_m, 1.0)
         return np.where(usable, disparity, np.nan).astype(np.float32)
 
@@ -95,7 +96,7 @@ class EvaluationFrame:
                 )
         if not self.valid.any():
             raise DatasetError(f"{self.name}: expected a ground truth that holds somewhere, got none")
-        if not _is_positive(self.truth.values[self.valid]).all():
+        if not is_depth(self.truth.values[self.valid]).all():
             raise DatasetError(f"{self.name}: expected a finite truth above 0 wherever it is valid")
         if not 0 <= self.reference < len(self.stack.slices):
             count = len(self.stack.slices)
@@ -132,7 +133,3 @@ class FrameSource(Protocol):
 
     def load(self, index: int) -> EvaluationFrame:
         """The frame, or a HybridDepthError whose one line says what is wrong with it."""
-
-
-def _is_positive(values: npt.NDArray[np.floating]) -> Mask:
-    return np.isfinite(values) & (values > 0)

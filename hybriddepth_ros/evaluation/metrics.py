@@ -18,10 +18,20 @@ Mask = npt.NDArray[np.bool_]
 METRIC_NAMES = ("mse", "rmse", "log_rmse", "abs_rel", "sq_rel", "delta1", "delta2", "delta3")
 
 
+def is_depth(values: Depth) -> Mask:
+    """Where there is a depth, or a sigma, at all: finite and above 0."""
+    return np.isfinite(values) & (values > 0)
+
+
 def comparable(prediction: Depth, target: Depth, mask: Mask | None = None) -> Mask:
     """[H, W] True where both depths [m] are usable, and `mask` allows it."""
-    usable = np.isfinite(prediction) & np.isfinite(target) & (prediction > 0) & (target > 0)
+    usable = is_depth(prediction) & is_depth(target)
     return usable if mask is None else usable & mask
+
+
+def with_sigma(prediction: Depth, sigma: Depth, target: Depth) -> Mask:
+    """The comparable pixels that have a sigma."""
+    return comparable(prediction, target) & is_depth(sigma)
 
 
 def depth_metrics(
@@ -71,7 +81,7 @@ def sigma_coverage(
     prediction: Depth, sigma: Depth, target: Depth, factors: Sequence[float] = (1.0, 2.0)
 ) -> dict[float, float]:
     """Share of comparable pixels whose error is within `factor` sigma; a Gaussian gives 0.683, 0.954."""
-    usable = comparable(prediction, target) & np.isfinite(sigma) & (sigma > 0)
+    usable = with_sigma(prediction, sigma, target)
     if not usable.any():
         return dict.fromkeys(factors, float("nan"))
     in_sigmas = np.abs(prediction[usable] - target[usable]) / sigma[usable]
@@ -134,7 +144,7 @@ class ScoreKeeper:
         row = depth_metrics(prediction, target)
         self._rows.append(row)
         self._coverage.append(sigma_coverage(prediction, sigma, target))
-        true = np.isfinite(target) & (target > 0)
+        true = is_depth(target)
         self._valid.append(float(comparable(prediction, target).sum() / max(int(true.sum()), 1)))
         step = self._stride
         kept = true[::step, ::step]

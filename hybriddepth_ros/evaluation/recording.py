@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.evaluation.metrics import Score, ScoreKeeper
+from hybriddepth_ros.evaluation.runner import evenly
 from hybriddepth_ros.ros.bag import read_bag, read_stamps
 from hybriddepth_ros.ros.decoding import DEPTH_ENCODINGS, depth_array, image_array
 
@@ -68,7 +69,7 @@ def score_recording(
     sigmas = stamps.get(topic[SIGMA], {})
     slices = stamps.get(topic[SLICE], {})
     scorable = [s for s in sorted(depth_stamps)[warm_up:] if s in truths and s in sigmas]
-    chosen = _evenly(scorable, at_most)
+    chosen = [scorable[i] for i in evenly(len(scorable), at_most)]
     keeper = ScoreKeeper()
     rows: dict[int, dict[str, float]] = {}
     for stamp, images in _matched(bag, [topic[DEPTH], topic[SIGMA], topic[TRUTH]], chosen):
@@ -139,9 +140,3 @@ def _rate_hz(received: dict[int, int]) -> float:
     return (
         (len(times) - 1) / ((times[-1] - times[0]) * 1e-9) if len(times) > 1 and times[-1] > times[0] else 0.0
     )
-
-
-def _evenly(values: Sequence[int], at_most: int) -> list[int]:
-    if len(values) <= at_most:
-        return list(values)
-    return [values[i] for i in np.linspace(0, len(values) - 1, at_most).round().astype(int)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -74,21 +75,12 @@ def evaluate(
     names, pictured = source.names(), frozenset(pictured)
     results: list[dict[int, FrameResult]] = [{} for _ in contenders]
     for index in indices:
-        frame: Any = None
-        reason = ""
+        frame = _LoadedOnce(partial(source.load, index))
         for (contender, store), done in zip(contenders, results, strict=True):
             kept = store.load(index, names[index])
             if kept is None or (index in pictured and kept.thumbnails is None):
                 try:
-                    if reason:  # the frame itself is bad: the same for every contender
-                        raise HybridDepthError(reason)
-                    if frame is None:
-                        try:
-                            frame = source.load(index)
-                        except HybridDepthError as error:
-                            reason = str(error)
-                            raise
-                    kept = _judged(contender, frame, names[index], index in pictured)
+                    kept = _judged(contender, frame(), names[index], index in pictured)
                     store.save(index, kept)
                 except OutputError:
                     raise
@@ -98,6 +90,25 @@ def evaluate(
                 done[index] = kept
             on_done()
     return [ModelResult(c.label, c.settings, d) for (c, _), d in zip(contenders, results, strict=True)]
+
+
+class _LoadedOnce:
+    """A frame, loaded when it is first asked for; one that is bad is refused again without another try."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._frame: Any = None
+        self._error: HybridDepthError | None = None
+
+    def __call__(self) -> Any:
+        if self._frame is None and self._error is None:
+            try:
+                self._frame = self._load()
+            except HybridDepthError as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+        return self._frame
 
 
 def _judged(contender: Contender, frame: Any, name: str, pictured: bool) -> FrameResult:

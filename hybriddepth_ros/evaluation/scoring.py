@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,7 +19,13 @@ from hybriddepth_ros.evaluation.frames import (
     GroundTruth,
     Mask,
 )
-from hybriddepth_ros.evaluation.metrics import METRIC_NAMES, comparable, depth_metrics, sigma_coverage
+from hybriddepth_ros.evaluation.metrics import (
+    METRIC_NAMES,
+    comparable,
+    depth_metrics,
+    is_depth,
+    sigma_coverage,
+)
 from hybriddepth_ros.evaluation.uncertainty import (
     boundary_errors,
     diopter_error,
@@ -30,6 +37,7 @@ from hybriddepth_ros.image_files import ImageRGB, to_grey
 
 SAMPLE_PIXELS = 20_000  # per frame, for what is pooled over frames
 TEXTURE_WINDOW_PX = 9
+CURVES: tuple[Literal["abs_rel", "rmse"], ...] = ("abs_rel", "rmse")
 
 # In the order of tables. Lengths in metres; nll in ln 1/m; shares and ratios without a unit.
 SIGMA_MEASURES = (
@@ -109,9 +117,6 @@ class FrameScore:
     sample: Floats = field(repr=False)
 
 
-CURVES = ("abs_rel", "rmse")
-
-
 def score(subject: Subject, reading: Reading) -> FrameScore:
     """All measures of one estimate; DatasetError if its size is not that of the truth."""
     target = subject.depth_m()
@@ -121,7 +126,7 @@ def score(subject: Subject, reading: Reading) -> FrameScore:
             f"got {list(reading.depth.shape)}"
         )
     estimate = (reading.depth, reading.sigma, target)
-    curves = {name: sparsification(*estimate, name) for name in ("abs_rel", "rmse")}
+    curves = {name: sparsification(*estimate, name) for name in CURVES}
     coverage = sigma_coverage(*estimate)
     boundary, interior = boundary_errors(reading.depth, target)
     good = comparable(reading.depth, target)
@@ -163,7 +168,7 @@ def _disparity_measures(subject: Subject, reading: Reading) -> dict[str, float]:
 
 def _sample(reading: Reading, target: Floats, contrast: Floats) -> Floats:
     """Every n-th row and column, so that about SAMPLE_PIXELS of the known ones are left."""
-    known = np.isfinite(target) & (target > 0)
+    known = is_depth(target)
     step = max(1, math.ceil(math.sqrt(float(known.sum()) / SAMPLE_PIXELS)))
     kept = known[::step, ::step]
     maps = (reading.depth, reading.sigma, target, contrast)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from hybriddepth_ros.errors import DatasetError
+from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, Floats, MetricTruth
-from hybriddepth_ros.evaluation.synthesis import middle_slice
 from hybriddepth_ros.focal_stack import FocalSlice, FocalStack
 from hybriddepth_ros.image_files import MAX_FILE_BYTES, ImageRGB, read_bytes, read_grey, read_image
 
@@ -81,7 +81,7 @@ class Smartphone:
             MetricTruth(depth),
             depth > 0,
             confidence=_confidence(self._root / CONFIDENCES / scene / CONFIDENCE_NAME),
-            reference=middle_slice(focus),
+            reference=reference_index_of(focus, "middle"),
         )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from hybriddepth_ros.errors import DatasetError
+from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, Floats, MetricTruth
-from hybriddepth_ros.evaluation.synthesis import middle_slice
+from hybriddepth_ros.evaluation.metrics import is_depth
 from hybriddepth_ros.evaluation.truth_files import read_depth_array, read_depth_mm
 from hybriddepth_ros.focal_stack import TRUTH_NAMES, FocalStack
 
@@ -43,8 +42,8 @@ class StackFolder:
         folder = self._folders[index]
         stack = FocalStack.from_folder(folder)
         depth = _truth(folder)
-        reference = middle_slice([s.focus_diopters for s in stack.slices])
-        valid = np.isfinite(depth) & (depth > 0)
+        reference = reference_index_of(stack.focus_diopters, "middle")
+        valid = is_depth(depth)
         name = folder.resolve().name
         return EvaluationFrame(name, stack, MetricTruth(depth), valid, reference=reference)
 

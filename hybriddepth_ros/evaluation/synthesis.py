@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 
 from hybriddepth_ros.errors import DatasetError, HybridDepthError
+from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, Floats, Mask, MetricTruth
+from hybriddepth_ros.evaluation.metrics import is_depth
 from hybriddepth_ros.evaluation.protocols import PUBLISHED, EvaluationProtocol
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.image_files import ImageRGB
@@ -49,7 +50,7 @@ def synthesise(name: str, image: RgbdImage, protocol: EvaluationProtocol) -> Eva
         if not valid.any():
             raise DatasetError(_no_depth(protocol))
         focus = focus_positions(fitted.depth[valid], protocol)
-        reference = middle_slice(focus)
+        reference = reference_index_of(focus, "middle")
         images = _render(name, fitted, focus, reference, protocol)
         slices = tuple(FocalSlice(*parts) for parts in zip(images, focus, strict=True))
         lens = protocol.camera.lens if protocol.camera.lens_known else None
@@ -97,16 +98,11 @@ def fit(image: RgbdImage, width: int, height: int) -> RgbdImage:
 
 def usable_pixels(depth: Floats, protocol: EvaluationProtocol) -> Mask:
     """[H, W] bool: measured, and within the protocol's range."""
-    valid: Mask = np.isfinite(depth) & (depth > 0)
+    valid = is_depth(depth)
     if protocol.frames.depth_m:
         low, high = protocol.frames.depth_m
         valid &= (depth > low) & (depth < high)
     return valid
-
-
-def middle_slice(focus_diopters: Sequence[float]) -> int:
-    """The slice that an estimator takes as its reference unless told otherwise."""
-    return int(np.argsort(focus_diopters, kind="stable")[len(focus_diopters) // 2])
 
 
 def focus_positions(depths: Floats, protocol: EvaluationProtocol) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hybriddepth_ros.errors import DatasetError
 from hybriddepth_ros.evaluation.frames import Floats
+from hybriddepth_ros.evaluation.metrics import is_depth
 from hybriddepth_ros.image_files import MAX_IMAGE_PIXELS, read_grey
 
 MM = np.float32(1e-3)
@@ -42,6 +43,6 @@ def read_depth_array(path: Path) -> Floats:
 
 
 def _with_depth(path: Path, depth: Floats) -> Floats:
-    if not (np.isfinite(depth) & (depth > 0)).any():
+    if not is_depth(depth).any():
         raise DatasetError(f"{path}: expected depth above 0, found none")
     return depth

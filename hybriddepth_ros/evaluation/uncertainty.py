@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hybriddepth_ros.evaluation.metrics import Depth, Mask, comparable
+from hybriddepth_ros.evaluation.metrics import Depth, Mask, comparable, is_depth, with_sigma
 
 Values = npt.NDArray[np.float64]
 Distribution = Literal["gaussian", "laplace"]
@@ -49,7 +49,7 @@ def negative_log_likelihood(
     prediction: Depth, sigma: Depth, target: Depth, distribution: Distribution = "gaussian"
 ) -> float:
     """Mean of -ln p(target), p with this mean and this standard deviation [ln 1/m]; less is better."""
-    good = _with_sigma(prediction, sigma, target)
+    good = with_sigma(prediction, sigma, target)
     if not good.any():
         return math.nan
     error = np.abs(prediction[good] - target[good]).astype(np.float64)
@@ -64,7 +64,7 @@ def sparsification(
     prediction: Depth, sigma: Depth, target: Depth, measure: Literal["abs_rel", "rmse"] = "abs_rel"
 ) -> Sparsification:
     """The curves of one measure. For abs_rel the least certain are those with the largest sigma / depth."""
-    good = _with_sigma(prediction, sigma, target)
+    good = with_sigma(prediction, sigma, target)
     if not good.any():
         nothing = np.full(FRACTIONS.shape, math.nan)
         return Sparsification(FRACTIONS, nothing, nothing)
@@ -90,7 +90,7 @@ def reliability(
     prediction: Depth, sigma: Depth, target: Depth, nominal: Sequence[float] = NOMINAL
 ) -> npt.NDArray[np.float64]:
     """[P] share of pixels within the central interval that a Gaussian fills with the share `nominal` [P]."""
-    good = _with_sigma(prediction, sigma, target)
+    good = with_sigma(prediction, sigma, target)
     if not good.any():
         return np.full(len(nominal), math.nan)
     in_sigmas = np.abs(prediction[good] - target[good]) / sigma[good]
@@ -108,7 +108,7 @@ def diopter_error(prediction: Depth, target: Depth) -> float:
 
 def depth_edges(target: Depth, step: float = 1.1) -> Mask:
     """[H, W] True where a neighbour is farther, or nearer, by this factor; a gap in the truth is no edge."""
-    known = np.isfinite(target) & (target > 0)
+    known = is_depth(target)
     logarithm = np.log(np.where(known, target, 1.0)).astype(np.float32)
     edges = np.zeros(target.shape, np.bool_)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
@@ -135,7 +135,3 @@ def boundary_errors(
         relative = np.abs(prediction[inside] - target[inside]) / target[inside]
         errors.append(float(np.mean(relative)) if relative.size else math.nan)
     return errors[0], errors[1]
-
-
-def _with_sigma(prediction: Depth, sigma: Depth, target: Depth) -> Mask:
-    return comparable(prediction, target) & np.isfinite(sigma) & (sigma > 0)

@@ -16,6 +16,7 @@ from hybriddepth_ros.models.base import (
     load_model,
     model_names,
     takes_weights,
+    usable_precision,
 )
 from hybriddepth_ros.models.prior import NO_PRIOR, PRIORS, DepthPrior, load_prior
 
@@ -42,6 +43,7 @@ __all__ = [
     "load_prior",
     "model_names",
     "takes_weights",
+    "usable_precision",
 ]
 
 _NETWORKS = {

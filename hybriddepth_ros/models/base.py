@@ -115,6 +115,11 @@ def has_own_prior(name: str) -> bool:
     return name in _HAVE_PRIOR
 
 
+def usable_precision(name: str, wanted: str) -> str:
+    """The precision that is wanted, or for a model that knows of none the only one it has."""
+    return wanted if takes_weights(name) else PRECISIONS[0]
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had too little memory: PyTorch says it in several kinds of error."""
     return isinstance(error, MemoryError) or any(mark in str(error) for mark in _OUT_OF_MEMORY)
@@ -148,3 +153,13 @@ def check_device(device: str) -> None:
         raise ModelError(
             f"device: {device} is not there, PyTorch sees {torch.cuda.device_count()} CUDA devices"
         )
+
+
+def find_device(device: str) -> str:
+    """`auto` as cuda where there is one, else cpu; ModelError for a device that is not there."""
+    check_device(device)
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

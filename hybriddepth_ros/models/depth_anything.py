@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hybriddepth_ros.errors import ModelError, WeightsError
+from hybriddepth_ros.errors import ModelError, WeightsError, one_line
 from hybriddepth_ros.image_files import ImageRGB
-from hybriddepth_ros.models.base import is_out_of_memory
+from hybriddepth_ros.models.base import find_device, is_out_of_memory
 from hybriddepth_ros.models.focus_measure import resize
-from hybriddepth_ros.models.published_estimator import find_device, normalised
+from hybriddepth_ros.models.published_estimator import normalised
 from hybriddepth_ros.models.relative_depth import INPUT_SIZE
 from hybriddepth_ros.models.weights import build_network, load_weights
 
@@ -37,8 +37,7 @@ class DepthAnything:
         try:
             self.network = network.requires_grad_(False).to(self.device)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:200]
-            raise ModelError(f"depth_anything on {self.device}: {said}") from None
+            raise ModelError(f"depth_anything on {self.device}: {one_line(error)}") from None
 
     @torch.inference_mode()
     def __call__(self, image: ImageRGB) -> npt.NDArray[np.float32]:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hybriddepth_ros.models.focus_measure import FocusMeasure
+from hybriddepth_ros.image_files import to_grey
+from hybriddepth_ros.models.base import AlignedStack
+from hybriddepth_ros.models.focus_measure import FocusMeasure, measure_focus
 from hybriddepth_ros.models.focus_response import BANDS, BLUR_STEP_PX, energy_response
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -44,6 +46,14 @@ class StackOptics:
 
     blur_px_per_diopter: float
     in_focus_blur_px: float
+
+
+def blur_of(stack: AlignedStack) -> float:
+    """Blur per diopter [px m]: the lens's where it is known, else what fits the stack."""
+    if stack.blur_px_per_diopter:
+        return stack.blur_px_per_diopter
+    measure = measure_focus([to_grey(image) for image in stack.images])
+    return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter
 
 
 def find_optics(

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from hybriddepth_ros.errors import ModelError, WeightsError, one_line
-from hybriddepth_ros.image_files import ImageRGB, to_grey
+from hybriddepth_ros.image_files import ImageRGB, smaller, to_grey
 from hybriddepth_ros.models.base import (
     AlignedStack,
     FocusEstimate,
-    check_device,
     check_precision,
+    find_device,
     is_out_of_memory,
 )
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
-from hybriddepth_ros.models.focus_fit import find_optics
-from hybriddepth_ros.models.focus_measure import measure_focus, resize
+from hybriddepth_ros.models.focus_fit import blur_of
+from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.inference import for_inference, release_memory
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
@@ -76,7 +76,7 @@ class PublishedEstimator:
         sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
         if is_featureless(stack):
             sigma[:] = NO_ESTIMATE_SIGMA
-        return FocusEstimate(diopters, sigma, _blur_px_per_diopter(stack))
+        return FocusEstimate(diopters, sigma, blur_of(stack))
 
     @torch.inference_mode()
     def _run(self, pictures: npt.NDArray[np.uint8], focus: Floats) -> tuple[Floats, Floats]:
@@ -191,8 +191,7 @@ def reduced(image: ImageRGB, longest_side: int) -> ImageRGB:
     factor = longest_side / max(image.shape[:2])
     if factor >= 1.0:
         return image
-    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return smaller(image, factor)
 
 
 def normalised(images: Tensor, normalisation: str) -> Tensor:
@@ -209,22 +208,6 @@ def is_featureless(stack: AlignedStack) -> bool:
     small = (max(width // 4, 1), max(height // 4, 1))
     averaged = (cv2.resize(to_grey(image), small, interpolation=cv2.INTER_AREA) for image in stack.images)
     return all(float(image.std()) < FEATURELESS_LEVELS for image in averaged)
-
-
-def find_device(device: str) -> str:
-    """`auto` as cuda where there is one, else cpu; ModelError for a device that is not there."""
-    check_device(device)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def _blur_px_per_diopter(stack: AlignedStack) -> float:
-    """The lens's, or what fits the stack: the networks do not find it, the all-in-focus image needs it."""
-    if stack.blur_px_per_diopter:
-        return stack.blur_px_per_diopter
-    measure = measure_focus([to_grey(image) for image in stack.images])
-    return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter
 
 
 def _image(tensor: Tensor) -> Floats:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
 from hybriddepth_ros.errors import ModelError, one_line
-from hybriddepth_ros.image_files import to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, check_precision, is_out_of_memory
+from hybriddepth_ros.image_files import smaller
+from hybriddepth_ros.models.base import (
+    AlignedStack,
+    FocusEstimate,
+    check_precision,
+    find_device,
+    is_out_of_memory,
+)
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
-from hybriddepth_ros.models.focus_fit import find_optics
-from hybriddepth_ros.models.focus_measure import measure_focus, resize
+from hybriddepth_ros.models.focus_fit import blur_of
+from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.inference import HALF, INT8, fold_batch_norms
 from hybriddepth_ros.models.inputs import pad_to_multiple
-from hybriddepth_ros.models.published_estimator import find_device
 from hybriddepth_ros.models.sweepnet import MULTIPLE, FocusMix, SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet, on_device
 
@@ -47,13 +51,13 @@ class SweepNetEstimator:
         """FocusEstimate at full resolution: the median of a Laplace distribution, and the half-width of its
         central 68.3 % as measured on held-out stacks.
         """
-        blur = stack.blur_px_per_diopter or _found_blur(stack)
+        blur = blur_of(stack)
         chosen = thinned(len(stack.images))
         focus = stack.focus_diopters[chosen].astype(np.float64)
         factor = working_scale(stack.images.shape[1:3], float(focus[-1] - focus[0]) * blur)
         images = stack.images[chosen]
         if factor < 1.0:
-            images = np.stack([_smaller(image, factor) for image in images])
+            images = np.stack([smaller(image, factor) for image in images])
         positions = (focus * (blur * factor)).astype(np.float32)
         position, scale, spacing = self._run(images, positions)
         sigma = self._calibration.sigma(scale / spacing) * spacing
@@ -116,13 +120,3 @@ def working_scale(size: tuple[int, int], sweep_px: float) -> float:
     """How much smaller the image [H, W] is made so that the sweep's blur is what the network has seen."""
     least = min(1.0, SMALLEST_SIDE / min(size))
     return float(np.clip(WIDEST_SWEEP_PX / max(sweep_px, 1e-6), least, 1.0))
-
-
-def _smaller(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint8]:
-    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _found_blur(stack: AlignedStack) -> float:
-    measure = measure_focus([to_grey(image) for image in stack.images])
-    return find_optics(measure, stack.focus_diopters, None).blur_px_per_diopter

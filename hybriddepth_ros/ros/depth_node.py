@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.errors import HybridDepthError, ModelError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
-from hybriddepth_ros.models import PRECISIONS, takes_weights
+from hybriddepth_ros.models import usable_precision
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
@@ -107,7 +107,7 @@ class DepthNode(ManagedNode):
                 raise
             self.replaced = f"{parameters.model_fallback} runs instead of {parameters.model}: {error}"
             self.problem("model replaced", self.replaced)
-            precision = parameters.precision if takes_weights(parameters.model_fallback) else PRECISIONS[0]
+            precision = usable_precision(parameters.model_fallback, parameters.precision)
             return load_estimator(parameters.model_fallback, parameters.device, options, precision=precision)
 
     def _forget(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,5 @@ def held_out(settings: SweepNetTraining, offset: int, count: int) -> Iterator[Ba
 
 
 def _stacks(settings: SweepNetTraining) -> StackSettings:
-    return StackSettings(
-        settings.render_px,
-        settings.crop_px,
-        settings.batch_size,
-        settings.rendered_slices,
-        settings.chunk_stacks,
-        settings.chunk_batches,
-    )
+    """Those of the settings that concern the stacks, under the same names."""
+    return StackSettings(**{field.name: getattr(settings, field.name) for field in fields(StackSettings)})

@@ -38,12 +38,12 @@ class StackSettings:
     `chunk_batches` batches.
     """
 
-    render_px: int = 224
-    crop_px: int = 192
-    batch_size: int = 8
-    rendered_slices: int = 10
-    chunk_stacks: int = 12
-    chunk_batches: int = 6
+    render_px: int
+    crop_px: int
+    batch_size: int
+    rendered_slices: int
+    chunk_stacks: int
+    chunk_batches: int
 
 
 class Batch(NamedTuple):
