@@ -45,20 +45,23 @@ class SweepDistribution:
 
 
 class SweepNet(nn.Module):
-    """The network. Widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image, and of the two heads."""
+    """The network. Widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image; of what is known of a pixel
+    when the slices are joined, at 1/4 to 1/32; and at the edges of the image.
+    """
 
     def __init__(
         self,
         channels: tuple[int, int, int, int, int] = (16, 20, 32, 56, 96),
-        head_channels: int = 32,
+        joined_channels: tuple[int, int, int, int] = (32, 48, 64, 96),
         edge_channels: int = 16,
     ) -> None:
         super().__init__()
         self.widths = {
             "channels": channels,
-            "head_channels": head_channels,
+            "joined_channels": joined_channels,
             "edge_channels": edge_channels,
         }
+        head_channels = joined_channels[0]
         half, *levels = channels
         self.measures = FocusMeasures()
         self.measure_logits = nn.Parameter(torch.tensor(_LOGIT_WEIGHTS))
@@ -74,16 +77,13 @@ class SweepNet(nn.Module):
         self.mix_up = nn.ModuleList(FocusMix(width) for width in levels[:-1])
         self.blocks_up = nn.ModuleList(Residual(width, convolutions=1) for width in levels[:-1])
         self.slice_head = nn.Conv2d(levels[0], 2, 1)
-        self.head = nn.Sequential(
-            _conv(4 * half + 2 * levels[0] + 2, head_channels, size=1),
-            Residual(head_channels),
-            Residual(head_channels),
-        )
+        self.join = _conv(4 * half + 2 * levels[0] + 2, head_channels, size=1)
+        self.surroundings = Surroundings(joined_channels)
         self.head_residual = _zero(nn.Conv2d(head_channels, 1, 1))
         self.head_scale = nn.Conv2d(head_channels, 1, 1)
         self.to_half = ConvexUpsampling(head_channels, 2)
         self.edge_input = _conv(half + head_channels + 2, edge_channels, size=1)
-        self.edges = Residual(edge_channels)
+        self.edges = nn.Sequential(Residual(edge_channels), Residual(edge_channels))
         self.edge_residual = _zero(nn.Conv2d(edge_channels, 2, 1))
         self.to_full = ConvexUpsampling(edge_channels, 2)
 
@@ -102,7 +102,7 @@ class SweepNet(nn.Module):
         x = self._volume(x, geometry, batch)  # [B N, c, H/4, W/4]
 
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
-        score = score + torch.einsum("bnmhw,m->bnhw", measures, self.measure_logits)
+        score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)
         log_probability = score.log_softmax(dim=1)
         share = log_probability.exp()
         spacing = mean_spacing(positions)[:, None, None, None]
@@ -117,7 +117,8 @@ class SweepNet(nn.Module):
         in_focus = _sum_over_slices(fine.unflatten(0, (batch, slices)), fine_weight)  # [B, c, H/2, W/2]
         context = (_sum_over_slices(volume, weight), volume.amax(dim=1))
         about = (mean / spacing).to(x.dtype), (spread / spacing).to(x.dtype)
-        features = self.head(torch.cat([F.pixel_unshuffle(in_focus, 2), *context, *about], dim=1))
+        joined = self.join(torch.cat([F.pixel_unshuffle(in_focus, 2), *context, *about], dim=1))
+        features = self.surroundings(joined)
         estimate = torch.cat(
             [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
         )  # [B, 2, H/4, W/4]: position and log scale, in steps of the sweep
@@ -229,6 +230,37 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] of x [B, c, h, w]."""
         return F.relu(x + self.body(x))
+
+
+class Surroundings(nn.Module):
+    """What is seen around a pixel, down to 1/8 of the input's resolution and beyond: all of the image.
+
+    The slices are one map by now, so that this costs little: here blank surfaces learn what bounds them.
+    """
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.enter = Residual(channels[0])
+        self.down = nn.ModuleList(_conv(a, b, stride=2) for a, b in itertools.pairwise(channels))
+        self.blocks_down = nn.ModuleList(Residual(width) for width in channels[1:])
+        self.everywhere = nn.Linear(channels[-1], channels[-1])
+        self.deepest = Residual(channels[-1])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels))
+        self.blocks_up = nn.ModuleList(Residual(width) for width in channels[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] of x [B, c, h, w]."""
+        x = self.enter(x)
+        skipped = []
+        for down, block in zip(self.down, self.blocks_down, strict=True):
+            skipped.append(x)
+            x = block(down(x))
+        x = self.deepest(x + self.everywhere(x.mean(dim=(2, 3)))[:, :, None, None])
+        for up, block, finer in zip(
+            reversed(self.up), reversed(self.blocks_up), reversed(skipped), strict=True
+        ):
+            x = block(F.interpolate(up(x), size=finer.shape[-2:], mode="bilinear") + finer)
+        return x
 
 
 class ConvexUpsampling(nn.Module):

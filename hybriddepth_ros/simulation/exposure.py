@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros.simulation.jpeg import through_jpeg
 from hybriddepth_ros.simulation.limits import require_within
 from hybriddepth_ros.simulation.sensor import FULL_WELL_ELECTRONS, READ_NOISE_ELECTRONS, encode_srgb
 
@@ -23,7 +24,7 @@ class Exposure:
     full_well_electrons, read_noise_electrons [e-]: shot noise and read noise, without which both are None.
     gamma [-]: the encoding is light^(1 / gamma); None is that of sRGB.
     sharpening [-]: how much of the encoded image's difference to its blur (Gaussian, sigma 1 px) is added.
-    jpeg_quality: 1 to 100; None does not compress. OpenCV does it, so the slices pass through the CPU.
+    jpeg_quality: 1 to 100; None does not compress.
     """
 
     gain: float = 1.0
@@ -52,35 +53,49 @@ class Exposure:
 @torch.no_grad()
 def develop_stack(linear: Tensor, exposure: Exposure, generator: torch.Generator) -> Tensor:
     """uint8 [N, 3, H, W] of linear light [N, 3, H, W]; `generator` is on the same device."""
-    gain = torch.randn(len(linear), 1, 1, 1, generator=generator, device=linear.device)
-    light = linear * (exposure.gain * (1.0 + exposure.gain_jitter * gain)).clamp(min=0.0)
-    full_well, read_noise = exposure.full_well_electrons, exposure.read_noise_electrons
-    if full_well is not None and read_noise is not None:
+    return develop_stacks(linear[None], [exposure], generator)[0]
+
+
+@torch.no_grad()
+def develop_stacks(linear: Tensor, exposures: Sequence[Exposure], generator: torch.Generator) -> Tensor:
+    """uint8 [B, N, 3, H, W] of linear light [B, N, 3, H, W], each stack with its own of B exposures."""
+
+    def of_stacks(values: Iterable[float]) -> Tensor:
+        """[B, 1, 1, 1, 1]"""
+        return torch.tensor(list(values), dtype=torch.float32).to(linear.device)[:, None, None, None, None]
+
+    jitter = torch.randn(*linear.shape[:2], 1, 1, 1, generator=generator, device=linear.device)
+    gain = of_stacks(e.gain for e in exposures)
+    light = linear * (gain * (1.0 + of_stacks(e.gain_jitter for e in exposures) * jitter)).clamp(min=0.0)
+    if any(e.full_well_electrons for e in exposures):
         # The normal limit of the Poisson law, as in `develop`.
-        variance = light / full_well + (read_noise / full_well) ** 2
+        shot = of_stacks(1.0 / (e.full_well_electrons or math.inf) for e in exposures)
+        read = of_stacks((e.read_noise_electrons or 0.0) for e in exposures) * shot
         noise = torch.randn(light.shape, generator=generator, device=light.device)
-        light = light + variance.sqrt_() * noise
-    light = light.clamp(0.0, 1.0)
-    encoded = encode_srgb(light) if exposure.gamma is None else light ** (1.0 / exposure.gamma)
-    if exposure.sharpening:
-        encoded = encoded + exposure.sharpening * (encoded - _gaussian_blur(encoded))
-    stack = (encoded * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-    return stack if exposure.jpeg_quality is None else _through_jpeg(stack, int(exposure.jpeg_quality))
+        light = light + (light * shot + read**2).sqrt_() * noise
+    light = light.clamp_(0.0, 1.0)
+    encoded = light ** of_stacks(1.0 / (e.gamma or 1.0) for e in exposures)
+    srgb = [index for index, exposure in enumerate(exposures) if exposure.gamma is None]
+    if srgb:
+        encoded[srgb] = encode_srgb(light[srgb])
+    if any(e.sharpening for e in exposures):
+        sharpening = of_stacks(e.sharpening for e in exposures)
+        encoded = encoded + sharpening * (encoded - _gaussian_blur(encoded))
+    stacks = (encoded * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+    compressed = [index for index, exposure in enumerate(exposures) if exposure.jpeg_quality]
+    if compressed:
+        quality = of_stacks(e.jpeg_quality for e in exposures if e.jpeg_quality).flatten()
+        slices = stacks[compressed].flatten(0, 1)
+        decoded = through_jpeg(slices, quality.repeat_interleave(stacks.shape[1]))
+        stacks[compressed] = decoded.unflatten(0, (len(compressed), -1))
+    return stacks
 
 
 def _gaussian_blur(images: Tensor, sigma_px: float = 1.0, reach: int = 3) -> Tensor:
-    """images [N, 3, H, W], blurred with replicated borders."""
+    """images [..., H, W], blurred with replicated borders."""
     at = torch.arange(-reach, reach + 1, device=images.device)
     kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
     kernel = (kernel / kernel.sum()).to(images)
-    flat = F.pad(images.flatten(0, 1)[:, None], (reach,) * 4, mode="replicate")
+    flat = F.pad(images.flatten(0, -3)[:, None], (reach,) * 4, mode="replicate")
     blurred = F.conv2d(F.conv2d(flat, kernel[None, None, None]), kernel[None, None, :, None])
     return blurred.view(images.shape)
-
-
-def _through_jpeg(stack: Tensor, quality: int) -> Tensor:
-    slices = []
-    for image in stack.permute(0, 2, 3, 1).flip(-1).cpu().numpy():  # OpenCV has blue first
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        slices.append(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8))
-    return torch.from_numpy(np.stack(slices)).to(stack.device).flip(-1).permute(0, 3, 1, 2).contiguous()

@@ -11,6 +11,7 @@ from torch import Tensor
 from hybriddepth_ros.models.sweepnet import SweepDistribution
 
 _LEVELS = 3  # of the gradient term
+_INFINITY = 0.25  # steps of the sweep that are added to a place before ratios of distances are taken
 _SCALE_RANGE = (0.01, 50.0)  # steps of the sweep that the likelihood's scale is held between
 
 
@@ -20,6 +21,7 @@ class LossWeights:
 
     likelihood: float = 0.5
     error: float = 0.5
+    relative_error: float = 0.5
     coarse_error: float = 0.3
     gradient: float = 0.3
     slices: float = 0.3
@@ -28,7 +30,7 @@ class LossWeights:
 def sweepnet_loss(
     found: SweepDistribution, target: Tensor, valid: Tensor, positions: Tensor, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum, and each term by name; all in steps of the sweep, float32.
+    """The weighted sum, and each term by name; in steps of the sweep, ratios of distances as logarithms.
 
     target [B, H, W] px of blur; valid [B, H, W] bool: where there is a target; positions [B, N] of the
     slices, px of blur. A batch without one valid pixel gives 0.
@@ -40,6 +42,7 @@ def sweepnet_loss(
     terms = {
         "likelihood": _mean(difference.abs() / scale + scale.log(), valid),
         "error": _mean(difference.abs(), valid),
+        "relative_error": _mean(_log_ratio(found.position, target, _INFINITY * spacing), valid),
         "coarse_error": _mean(((found.coarse - coarse_target) / spacing).abs(), coarse_valid),
         "gradient": _gradient_error(difference, valid),
         "slices": _mean(_two_slices(found.log_probability, coarse_target, positions), coarse_valid),
@@ -50,6 +53,11 @@ def sweepnet_loss(
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def _log_ratio(position: Tensor, target: Tensor, offset: Tensor) -> Tensor:
+    """|ln| of the ratio of distances, which 1 step is the more of the farther away it is."""
+    return (torch.log(position.clamp(min=0.0) + offset) - torch.log(target.clamp(min=0.0) + offset)).abs()
 
 
 def _on_grid(target: Tensor, valid: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:

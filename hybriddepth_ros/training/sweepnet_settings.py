@@ -8,7 +8,6 @@ from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import parameter
 
 MULTIPLE = 32  # of crops, as of SweepNet's input
-LANES = 4  # rows of data that are drawn side by side; the number of workers divides it
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,17 @@ class SweepNetTraining:
     rendered_slices: int = parameter(
         10, "slices rendered per stack, of which a step takes some", minimum=2, maximum=16
     )
-    chunk_stacks: int = parameter(12, "stacks rendered at a time by a worker", minimum=1, maximum=4096)
-    chunk_batches: int = parameter(6, "batches drawn from them", minimum=1, maximum=4096)
-    workers: int = parameter(1, f"processes that render, a divisor of {LANES}", minimum=0, maximum=LANES)
+    gathered_share: float = parameter(
+        0.1,
+        "of stacks that are blurred as the papers' data sets are, not as light is",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    pool_stacks: int = parameter(
+        64, "rendered stacks that batches are drawn from, the newest", minimum=1, maximum=100_000
+    )
+    new_stacks: int = parameter(2, "stacks rendered for every batch", minimum=1, maximum=1024)
+    workers: int = parameter(1, "processes that render; 0: the one that trains", minimum=0, maximum=512)
     learning_rate: float = parameter(1.5e-3, "of AdamW at its highest", minimum=1e-8, maximum=1.0)
     weight_decay: float = parameter(1e-2, "of AdamW, on matrices only", minimum=0.0, maximum=1.0)
     warmup_share: float = parameter(
@@ -51,11 +58,9 @@ class SweepNetTraining:
                 f"crop_px: expected a multiple of {MULTIPLE} up to render_px ({self.render_px}),"
                 f" got {self.crop_px}"
             )
-        if self.workers and LANES % self.workers:
-            raise ParameterError(f"workers: expected a divisor of {LANES}, or 0, got {self.workers}")
-        if self.batch_size > self.chunk_stacks:
+        if self.batch_size > self.pool_stacks:
             raise ParameterError(
-                f"chunk_stacks: expected at least batch_size ({self.batch_size}), got {self.chunk_stacks}"
+                f"pool_stacks: expected at least batch_size ({self.batch_size}), got {self.pool_stacks}"
             )
 
     @property

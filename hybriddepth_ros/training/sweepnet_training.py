@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hybriddepth_ros import __version__
+from hybriddepth_ros.models.base import find_device
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import (
     SweepNetWeights,
@@ -22,10 +22,9 @@ from hybriddepth_ros.models.sweepnet_weights import (
     trained_network,
 )
 from hybriddepth_ros.training.calibration import calibrate
-from hybriddepth_ros.training.epochs import EpochSampler
 from hybriddepth_ros.training.sweepnet_loss import LossWeights, sweepnet_loss
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
-from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticStacks
+from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticBatches
 from hybriddepth_ros.training.train import fit, newest_checkpoint
 
 # Added to the seed of stacks that are never trained on: to watch a training, and to measure sigma on.
@@ -96,34 +95,24 @@ class SweepNetModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        settings, trainer, world = self.settings, self.trainer, self.trainer.world_size
+    def train_dataloader(self) -> SyntheticBatches:
+        settings, trainer = self.settings, self.trainer
         # Not current_epoch: a checkpoint is written before an epoch counts as completed.
         epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        sampler = EpochSampler(settings.steps_per_epoch, settings.epochs, trainer.global_rank, world, epoch)
-        length = settings.epochs * settings.steps_per_epoch * world
-        return DataLoader(
-            SyntheticStacks(_stacks(settings), settings.seed, length),
-            batch_size=None,
-            sampler=sampler,
-            num_workers=settings.workers,
-            persistent_workers=settings.workers > 0,
-            prefetch_factor=6 if settings.workers else None,
-            worker_init_fn=_one_thread,
-            pin_memory=self.on_gpu,
+        return SyntheticBatches(
+            _stacks(settings),
+            settings.seed,
+            settings.steps_per_epoch,
+            epoch * settings.steps_per_epoch,
+            self.device,
+            settings.workers,
+            trainer.global_rank,
+            trainer.world_size,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        batches = list(held_out(self.settings, _HELD_OUT, self.settings.validation_batches))
+        batches = list(held_out(self.settings, _HELD_OUT, self.settings.validation_batches, self.device))
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def train_sweepnet(
@@ -150,6 +139,7 @@ def train_sweepnet(
     newest = newest_checkpoint(folder)
     # Not the module's: where a training was whole already, that one holds the weights without the average.
     network = trained_network(newest) if newest else module.network.eval()
+    on_device(network, find_device("auto"))
     calibration = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
     card = {
         "model": "sweepnet",
@@ -162,10 +152,13 @@ def train_sweepnet(
     return path
 
 
-def held_out(settings: SweepNetTraining, offset: int, count: int) -> Iterator[Batch]:
+def held_out(
+    settings: SweepNetTraining, offset: int, count: int, device: torch.device | str = "cpu"
+) -> SyntheticBatches:
     """Batches of stacks that no training with these settings sees."""
-    stacks = SyntheticStacks(_stacks(settings), settings.seed + offset, count)
-    return (stacks[index] for index in range(count))
+    return SyntheticBatches(
+        _stacks(settings), settings.seed + offset, count, device=device, workers=settings.workers
+    )
 
 
 def _stacks(settings: SweepNetTraining) -> StackSettings:

@@ -1,30 +1,38 @@
 """Training data without end: procedural scenes through random lenses, the same for the same seed.
 
-Everything is in px of blur, the unit of `SweepNet`. Rendering costs more than a network's step, so that each
-rendered stack is looked at several times: other slices, another crop, another exposure.
+Everything is in px of blur, the unit of `SweepNet`. Rendering costs more than looking, so that each rendered
+stack is looked at several times: other slices, another crop, another exposure. Processes render; what they
+rendered last lies on the device that trains, and there it is looked at.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from hybriddepth_ros.simulation.exposure import Exposure, develop_stack
+from hybriddepth_ros.simulation.exposure import Exposure, develop_stacks
+from hybriddepth_ros.simulation.gather import gather_blur
+from hybriddepth_ros.simulation.layers import LayeredScene
 from hybriddepth_ros.simulation.point_spread import PointSpread
 from hybriddepth_ros.simulation.procedural_scenes import random_scene
 from hybriddepth_ros.simulation.procedural_textures import TextureBank, log_uniform
 from hybriddepth_ros.simulation.stack_renderer import CameraMotion, StackOptics, render_stack
-from hybriddepth_ros.training.sweepnet_settings import LANES
 
-CHUNKS_PER_BANK = 12  # chunks painted with the same textures
+STACKS_PER_BANK = 600  # stacks painted with the same textures
 _BRIGHTEST = 4.0  # what a rendered stack keeps of highlights; the sensor saturates at 1
+_GAMMA = 2.2
+_ENDLESS = 2**62
 
 Rng = np.random.Generator
 
@@ -34,16 +42,18 @@ class StackSettings:
     """How stacks are drawn.
 
     render_px: side of a rendered stack; crop_px: of what the network sees, a multiple of 32;
-    rendered_slices: of which a batch takes some or all; chunk_stacks: rendered at a time, and looked at in
-    `chunk_batches` batches.
+    rendered_slices: of which a batch takes some or all; gathered_share: of stacks that are blurred as the
+    papers' data sets are (`gather_blur`), not as light is; pool_stacks: the newest, from which a batch takes
+    its own; new_stacks: rendered for every batch.
     """
 
     render_px: int
     crop_px: int
     batch_size: int
     rendered_slices: int
-    chunk_stacks: int
-    chunk_batches: int
+    gathered_share: float
+    pool_stacks: int
+    new_stacks: int
 
 
 class Batch(NamedTuple):
@@ -54,7 +64,7 @@ class Batch(NamedTuple):
     target: Tensor
 
 
-class _Rendered(NamedTuple):
+class RenderedStack(NamedTuple):
     """linear [R, 3, h, w] float16, positions [R], target [h, w] px of blur."""
 
     linear: Tensor
@@ -62,42 +72,31 @@ class _Rendered(NamedTuple):
     target: Tensor
 
 
-class SyntheticStacks(Dataset[Batch]):
-    """Batch `i` of an endless row, a function of the seed and of i alone.
+class RenderedStacks(Dataset[RenderedStack]):
+    """Stack `i` of an endless row, a function of the seed and of i alone.
 
-    Meant to be read in order by a DataLoader without automatic batching and with 0 to LANES workers, whose
-    number divides LANES: then every worker finds the chunk that it rendered last time still there.
+    Textures are shared by neighbours: whoever reads in order rarely has to paint them.
     """
 
-    def __init__(self, settings: StackSettings, seed: int, length: int) -> None:
-        self._settings, self._seed, self._length = settings, seed, length
-        self._banks: dict[int, tuple[int, TextureBank]] = {}
-        self._chunks: dict[int, tuple[int, list[_Rendered]]] = {}
+    def __init__(self, settings: StackSettings, seed: int) -> None:
+        self._settings, self._seed = settings, seed
+        self._bank: tuple[int, TextureBank] | None = None
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> RenderedStack:
         cv2.setNumThreads(1)
-        lane, place = index % LANES, index // LANES
-        number, row = divmod(place, self._settings.chunk_batches)
-        if self._chunks.get(lane, (-1, []))[0] != number:
-            self._chunks[lane] = (number, self._render_chunk(lane, number))
-        return self._batch(self._chunks[lane][1], row, np.random.default_rng([self._seed, 2, index]))
+        number = index // STACKS_PER_BANK
+        if self._bank is None or self._bank[0] != number:
+            self._bank = (number, TextureBank(np.random.default_rng([self._seed, 0, number])))
+        return self._render(np.random.default_rng([self._seed, 1, index]), self._bank[1])
 
-    def _render_chunk(self, lane: int, number: int) -> list[_Rendered]:
-        era = number // CHUNKS_PER_BANK
-        if self._banks.get(lane, (-1, None))[0] != era:
-            self._banks[lane] = (era, TextureBank(np.random.default_rng([self._seed, 0, lane, era])))
-        rng = np.random.default_rng([self._seed, 1, lane, number])
-        bank = self._banks[lane][1]
-        return [self._render(rng, bank) for _ in range(self._settings.chunk_stacks)]
-
-    def _render(self, rng: Rng, bank: TextureBank) -> _Rendered:
+    def _render(self, rng: Rng, bank: TextureBank) -> RenderedStack:
         settings = self._settings
         positions = random_sweep(rng, settings.rendered_slices)
         size = (settings.render_px, settings.render_px)
         scene = random_scene(rng, size, (float(positions[0]), float(positions[-1])), bank)
+        if rng.random() < settings.gathered_share:
+            linear = gathered_stack(scene, torch.from_numpy(positions))
+            return RenderedStack(linear.half(), torch.from_numpy(positions), scene.depth_diopters)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         motion = None
         if rng.random() < 0.3:  # what registration leaves
@@ -105,22 +104,76 @@ class SyntheticStacks(Dataset[Batch]):
             motion = CameraMotion.random(len(positions), step, 0.0, generator)
         reference = int(rng.integers(len(positions)))
         linear = render_stack(scene, positions.tolist(), random_optics(rng), motion, reference)
-        return _Rendered(
+        return RenderedStack(
             linear.clamp_(max=_BRIGHTEST).half(),
             torch.from_numpy(positions),
             scene.depth_diopters,
         )
 
-    def _batch(self, chunk: list[_Rendered], row: int, rng: Rng) -> Batch:
-        settings = self._settings
-        # Every stack once, in a new order, before any of them again.
-        passes = -(-settings.chunk_batches * settings.batch_size // len(chunk))
-        shuffler = np.random.default_rng([self._seed, 3, len(chunk)])
-        order = np.concatenate([shuffler.permutation(len(chunk)) for _ in range(passes)])
-        chosen = order[row * settings.batch_size : (row + 1) * settings.batch_size]
-        count = random_slice_count(rng, settings.rendered_slices)
-        looks = [look(chunk[i], count, settings.crop_px, rng) for i in chosen]
-        return Batch(*(torch.stack(parts) for parts in zip(*looks, strict=True)))
+
+class SyntheticBatches:
+    """Batches of an endless row on a device, `length` at a time, from batch `start` on.
+
+    Batch `i` is a function of the seed, i, and of which of `world` processes asks. It takes its stacks
+    from the pool, to which `new_stacks` are added before each batch and which holds the newest `pool_stacks`;
+    it is a quarter full, and a batch at least, before the first.
+    """
+
+    def __init__(
+        self,
+        settings: StackSettings,
+        seed: int,
+        length: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._settings, self._seed, self._length = settings, seed, length
+        self._device, self._rank = torch.device(device), rank
+        self._next = start
+        head_start = max(settings.batch_size, settings.pool_stacks // 4)
+        last = head_start + start * settings.new_stacks
+        first = max(0, last - settings.pool_stacks)
+        self._pool: deque[RenderedStack] = deque(maxlen=settings.pool_stacks)
+        self._to_fill = last - first
+        rendered = DataLoader(
+            RenderedStacks(settings, seed),
+            batch_size=None,
+            sampler=range(first * world + rank, _ENDLESS, world),
+            num_workers=workers,
+            prefetch_factor=6 if workers else None,
+            worker_init_fn=_one_thread,
+        )
+        self._rendered: Iterator[RenderedStack] = iter(rendered)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The next `length` of them."""
+        for _ in range(self._length):
+            for rendered in islice(self._rendered, self._to_fill + self._settings.new_stacks):
+                self._pool.append(RenderedStack(*(part.to(self._device) for part in rendered)))
+            self._to_fill = 0
+            rng = np.random.default_rng([self._seed, 2, self._next, self._rank])
+            self._next += 1
+            chosen = rng.choice(len(self._pool), self._settings.batch_size, replace=False)
+            yield look([self._pool[index] for index in chosen], self._settings, rng)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def gathered_stack(scene: LayeredScene, positions: Tensor) -> Tensor:
+    """Linear light [R, 3, H, W] of the papers' synthesis, which blurs what a display is sent."""
+    sharp = scene.color[0].clone()
+    for color, coverage in zip(scene.color[1:], scene.coverage[1:], strict=True):
+        sharp = torch.lerp(sharp, color, coverage)
+    sigma = 0.5 * (scene.depth_diopters - positions[:, None, None]).abs()
+    return gather_blur(sharp.clamp_(0.0, 1.0) ** (1.0 / _GAMMA), sigma) ** _GAMMA
 
 
 def random_sweep(rng: Rng, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -167,30 +220,73 @@ def random_exposure(rng: Rng) -> Exposure:
     )
 
 
-def look(rendered: _Rendered, count: int, crop_px: int, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """One item of a Batch: some of the slices, a crop, turned or mirrored, exposed."""
-    total, side = len(rendered.positions), rendered.target.shape[-1]
+def random_softness(rng: Rng) -> float:
+    """Standard deviation [px] of the blur that all slices share, 0 for none.
+
+    It is what a lens, a sensor's mosaic and a change of size leave even in focus.
+    """
+    return log_uniform(rng, 0.3, 2.0) if rng.random() < 0.5 else 0.0
+
+
+def random_slices(rng: Rng, rendered: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Rising indices [count]: part of the sweep, beyond which the scene then reaches, all of it, or any."""
     kind = rng.random()
-    if kind < 0.3:  # part of the sweep: the scene reaches beyond it
-        first = int(rng.integers(0, total - count + 1))
-        index = np.arange(first, first + count)
-    elif kind < 0.75:
-        index = np.round(np.linspace(0, total - 1, count)).astype(np.int64)
-    else:
-        index = np.sort(rng.choice(total, count, replace=False))
-    top, left = rng.integers(0, side - crop_px + 1, 2)
-    window = (slice(top, top + crop_px), slice(left, left + crop_px))
-    linear = rendered.linear[torch.from_numpy(index)][:, :, window[0], window[1]].float()
-    target = rendered.target[window]
+    if kind < 0.3:
+        return int(rng.integers(0, rendered - count + 1)) + np.arange(count)
+    if kind < 0.75:
+        return np.round(np.linspace(0, rendered - 1, count)).astype(np.int64)
+    return np.sort(rng.choice(rendered, count, replace=False))
+
+
+def look(stacks: list[RenderedStack], settings: StackSettings, rng: Rng) -> Batch:
+    """Of each stack some of the slices, a crop, turned or mirrored, exposed; the stacks' device is kept."""
+    device, crop = stacks[0].linear.device, settings.crop_px
+    count = random_slice_count(rng, settings.rendered_slices)
+    indices = [random_slices(rng, len(rendered.positions), count) for rendered in stacks]
+    corners = rng.integers(0, stacks[0].target.shape[-1] - crop + 1, (len(stacks), 2))
+    windows = [(slice(top, top + crop), slice(left, left + crop)) for top, left in corners.tolist()]
+    slices = [
+        rendered.linear[at][:, *window]
+        for rendered, index, window in zip(stacks, indices, windows, strict=True)
+        for at in index.tolist()
+    ]
+    linear = torch.stack(slices).float().unflatten(0, (len(stacks), count))
+    _soften(linear, [random_softness(rng) for _ in stacks])
+    target = torch.stack([rendered.target[window] for rendered, window in zip(stacks, windows, strict=True)])
     for axis in (-1, -2):
-        if rng.random() < 0.5:
-            linear, target = linear.flip(axis), target.flip(axis)
-    if rng.random() < 0.5:
-        linear, target = linear.transpose(-1, -2), target.transpose(-1, -2)
-    if rng.random() < 0.5:
-        linear = linear[:, torch.from_numpy(rng.permutation(3))]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    stack = develop_stack(linear.contiguous(), random_exposure(rng), generator)
+        mirrored = _some(rng, len(stacks), device)
+        linear[mirrored], target[mirrored] = linear[mirrored].flip(axis), target[mirrored].flip(axis)
+    turned = _some(rng, len(stacks), device)
+    linear[turned], target[turned] = linear[turned].transpose(-1, -2), target[turned].transpose(-1, -2)
+    channels = [rng.permutation(3) if rng.random() < 0.5 else np.arange(3) for _ in stacks]
+    order = torch.from_numpy(np.stack(channels)).to(device)[:, None, :, None, None]
+    linear = linear.take_along_dim(order, dim=2)
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    exposed = develop_stacks(linear, [random_exposure(rng) for _ in stacks], generator)
     # The blur per diopter that a user states is not quite right, and one found from the stack less so.
-    doubt = float(np.exp(rng.normal(0.0, 0.03 if rng.random() < 0.8 else 0.2)))
-    return stack, rendered.positions[torch.from_numpy(index)] * doubt, target.contiguous() * doubt
+    doubts = np.exp([rng.normal(0.0, 0.03 if rng.random() < 0.8 else 0.2) for _ in stacks])
+    doubt = torch.from_numpy(doubts).float().to(device)
+    positions = torch.stack([rendered.positions for rendered in stacks])
+    positions = positions.gather(1, torch.from_numpy(np.stack(indices)).to(device))
+    return Batch(exposed, positions * doubt[:, None], target * doubt[:, None, None])
+
+
+def _soften(linear: Tensor, sigmas_px: list[float]) -> None:
+    """Blur stacks [B, N, 3, H, W], in place, each by its own Gaussian, none where that is 0."""
+    soft = [index for index, sigma in enumerate(sigmas_px) if sigma]
+    if not soft:
+        return
+    reach = math.ceil(3.0 * max(sigmas_px))
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (at / torch.tensor(sigmas_px)[soft][:, None]) ** 2)
+    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).to(linear.device)[:, None]  # [S, 1, k]
+    images = linear[soft].flatten(1, 2).transpose(0, 1)  # [N 3, S, H, W]
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    blurred = F.conv2d(padded, kernels[:, :, None], groups=len(soft))
+    blurred = F.conv2d(blurred, kernels[..., None], groups=len(soft))
+    linear[soft] = blurred.transpose(0, 1).unflatten(1, (-1, 3))
+
+
+def _some(rng: Rng, count: int, device: torch.device) -> Tensor:
+    """Each of `count` indices, or not."""
+    return torch.from_numpy(np.flatnonzero(rng.random(count) < 0.5)).to(device)

@@ -8,6 +8,7 @@ import torch
 
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.simulation import Exposure, develop, develop_stack
+from hybriddepth_ros.simulation.exposure import develop_stacks
 
 NOISELESS = {"full_well_electrons": None, "read_noise_electrons": None}
 
@@ -66,6 +67,25 @@ def test_jpeg_keeps_channels_and_loses_detail_with_quality() -> None:
     assert fine.shape == exact.shape
     assert float(fine.mean()) < float(coarse.mean())
     assert float(coarse.mean(dim=(0, 2, 3)).max()) < 60  # swapped channels would be far off
+
+
+def test_stacks_developed_together_are_those_developed_alone() -> None:
+    light = torch.rand(3, 2, 3, 16, 24, generator=seeded())
+    exposures = [
+        Exposure(gain=0.7, gamma=2.0, **NOISELESS),
+        Exposure(sharpening=0.5, **NOISELESS),
+        Exposure(jpeg_quality=80, gamma=1.0, **NOISELESS),
+    ]
+    together = develop_stacks(light, exposures, seeded())
+    for index, exposure in enumerate(exposures):
+        alone = develop_stack(light[index], exposure, seeded())
+        assert int((together[index].int() - alone.int()).abs().max()) <= 1, exposure
+
+
+def test_only_the_noisy_ones_of_several_stacks_are_noisy() -> None:
+    light = torch.full((2, 1, 3, 32, 32), 0.5)
+    quiet, noisy = develop_stacks(light, [Exposure(**NOISELESS), Exposure()], seeded())
+    assert bool((quiet == quiet[0, 0, 0, 0]).all()) and float(noisy.float().std()) > 0.5
 
 
 def test_same_seed_same_stack() -> None:

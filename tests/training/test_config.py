@@ -33,7 +33,7 @@ def test_every_shipped_config_can_be_read(path: Path) -> None:
         ("steps: 3\n", "model: expected one of sweepnet"),
         ("model: sweepnet\nsteps: many\n", "steps: expected a number, got 'many'"),
         ("model: sweepnet\ncrop_px: 100\n", "crop_px: expected a multiple of 32"),
-        ("model: sweepnet\nworkers: 3\n", "workers: expected a divisor of 4"),
+        ("model: sweepnet\nbatch_size: 9\npool_stacks: 8\n", "pool_stacks: expected at least batch_size"),
         ("- 1\n", "expected keys and values"),
         ("model: [\n", "expected YAML at line"),
     ],

@@ -26,8 +26,7 @@ TINY = {
     "crop_px": 32,
     "render_px": 48,
     "rendered_slices": 4,
-    "chunk_stacks": 4,
-    "chunk_batches": 2,
+    "pool_stacks": 4,
     "workers": 0,
     "validation_batches": 1,
 }
@@ -95,7 +94,7 @@ def test_a_training_learns(tmp_path: Path) -> None:
         **{k: v for k, v in TINY.items() if k != "model"} | {"steps": 100, "warmup_share": 0.0}
     )
     module = SweepNetModule(settings)
-    batch = next(held_out(settings, 0, 1))
+    batch = next(iter(held_out(settings, 0, 1)))
     optimiser = module.configure_optimizers()["optimizer"]
     module.log_dict = module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     module.lr_schedulers = lambda: torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0)  # type: ignore
@@ -122,5 +121,5 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
 def test_held_out_stacks_are_none_of_those_trained_on() -> None:
     settings = SweepNetTraining(**{k: v for k, v in TINY.items() if k != "model"})
     trained = [batch.target for batch in held_out(settings, 0, 4)]
-    unseen = next(held_out(settings, 1_000_000, 1)).target
+    unseen = next(iter(held_out(settings, 1_000_000, 1))).target
     assert all(not torch.equal(unseen, target) for target in trained)
