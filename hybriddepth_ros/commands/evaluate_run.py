@@ -224,11 +224,11 @@ def _live(evaluation: Evaluation, spec: Spec) -> Iterator[Contender]:
         "device": request.device,
         "precision": precision,
     }
-    settings = evaluation.common | {
-        "model": spec.model,
-        "weights": spec.weights,
-        "precision": precision,
-        "slices": None,
-    }
     with ReplayedGraph(source, parameters, request.namespace) as graph:
+        settings = evaluation.common | {
+            "model": spec.model,
+            "weights": graph.weights,
+            "precision": precision,
+            "slices": None,
+        }
         yield Contender(f"{spec.label} live", settings, graph.judge)

@@ -86,6 +86,11 @@ class ReplayedGraph:
     ) -> None:
         self._cleanup.close()
 
+    @property
+    def weights(self) -> str:
+        """Name and content of the weights that the node runs with."""
+        return str(self._graph.depth.status()[2]["weights"])
+
     def judge(self, frame: EvaluationFrame) -> tuple[Subject, Reading]:
         """What the node publishes of a sweep; HybridDepthError if it publishes nothing."""
         stamp_ns, before = int(frame.name), self._graph.depth.counters.snapshot()

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from hybriddepth_ros.models.sweepnet import SweepNet
+from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, save_sweepnet
 from tests.cli.conftest import Outcome, write_stack
 
 RunCli = Callable[..., Outcome]
@@ -74,6 +77,22 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert "--no-resume" in outcome.err and "estimator" in outcome.err and kept.stat().st_mtime_ns == made
     assert run_cli(*arguments, "-p", "max_depth:=5", "--no-resume").code == 0
     assert kept.stat().st_mtime_ns > made
+
+
+def test_other_weights_under_the_same_name_are_refused(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "mine.safetensors", tmp_path / "out"
+    arguments = ("evaluate", stacks, "--out", out, "--model", f"sweepnet:{file}", "--frames", "1")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_sweepnet(file, SweepNetWeights(SweepNet().eval()))
+        outcome = run_cli(*arguments)
+        if seed == 0:
+            assert outcome.code == 0, outcome.err
+            (model,) = json.loads((out / "metrics.json").read_text())["models"]
+            assert model["label"] == "sweepnet:mine"
+            assert re.fullmatch("mine@[0-9a-f]{12}", model["settings"]["weights"])
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert 'weights: "mine@' in outcome.err and "--no-resume" in outcome.err
 
 
 def test_a_bad_frame_is_one_line_and_in_the_report(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:

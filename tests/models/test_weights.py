@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def saved(path: Path, tensors: dict[str, Tensor]) -> Path:
     """A Lightning file."""
+    path.parent.mkdir(exist_ok=True)
     torch.save({"state_dict": {f"model.{name}": t for name, t in tensors.items()}, "epoch": 3}, path)
     return path
 
@@ -335,6 +336,17 @@ def test_the_real_network_refuses_what_does_not_fit_by_name(
 @pytest.fixture
 def installed(tmp_path: Path, small_networks: None) -> WeightsConfig:
     return import_checkpoint(saved(tmp_path / NYU5, small_tensors()))
+
+
+def test_an_identity_tells_other_numbers_and_another_calibration_apart(
+    installed: WeightsConfig, tmp_path: Path
+) -> None:
+    changed = saved(tmp_path / "changed" / NYU5, small_tensors(value=2.0))
+    again = import_checkpoint(changed, replace_existing=True)
+    calibrated = replace(again, sigma_scale=2.0)
+    identities = [config.identity for config in (installed, again, calibrated)]
+    assert len({*identities}) == 3 and all(one.startswith(f"{installed.name}@") for one in identities)
+    assert replace(again).identity == again.identity
 
 
 def test_one_flipped_byte_is_found(installed: WeightsConfig, folder: Path) -> None:

@@ -122,6 +122,14 @@ def test_the_command_scores_a_bag_in_all_three_ways(bag: Path, tmp_path: Path) -
         assert recorded[frame] == pytest.approx(offline[frame])
 
 
+def test_live_results_say_which_weights_the_node_ran(bag: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", str(bag), "--out", str(out), "--live", "--frames", "1", "--model", "sweepnet"]
+    assert main(command) == 0
+    (model,) = json.loads((out / "metrics.json").read_text())["models"]
+    assert model["settings"]["weights"].startswith("sweepnet@")
+
+
 WITHOUT_ROS = """
 import sys
 for name in ("rclpy", "sensor_msgs", "builtin_interfaces", "hybriddepth_msgs"):
