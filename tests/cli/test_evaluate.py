@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hybriddepth_ros.commands.evaluate_results import without_path
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, save_sweepnet
 from tests.cli.conftest import Outcome, write_stack
@@ -108,6 +111,42 @@ def test_a_bad_frame_is_one_line_and_in_the_report(run_cli: RunCli, stacks: Path
     shutil.copy(stacks / "a" / "image_1_0.8.png", stacks / "b" / "image_1_0.8.png")
     outcome = run_cli("evaluate", stacks, "--out", tmp_path / "none")
     assert outcome.code == 2 and "none of 2 frames" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("source", [".", "..", "a", "stacks"])
+def test_a_source_by_a_short_path_leaves_the_reasons_words_alone(
+    run_cli: RunCli, stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    (tmp_path / "a").symlink_to(stacks)
+    monkeypatch.chdir({".": stacks, "..": stacks / "b"}.get(source, tmp_path))
+    (stacks / "a" / "image_1_0.8.png").write_bytes(b"no image")
+    run_cli("evaluate", source, "--out", tmp_path / "out", "--pictures", "0")
+    (failure,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["failures"]
+    assert failure["reason"].startswith("a/image_1_0.8.png: ")
+    plain = run_cli("evaluate", stacks, "--out", tmp_path / "plain", "--pictures", "0")
+    assert plain.code == 0
+    assert json.loads((tmp_path / "plain" / "metrics.json").read_text())["failures"] == [failure]
+
+
+words = st.text("ab. -", min_size=1, max_size=3)
+
+
+@given(before=words, after=words, place=st.sampled_from([".", "a", "ab", "a/b", "..", "../a"]))
+def test_only_files_in_the_source_and_the_source_itself_are_renamed(
+    before: str, after: str, place: str
+) -> None:
+    source = Path(place)
+    said = f"{before}: expected {after}, not a.b or b/a".split()
+    if before.split()[:1] not in ([place], [f"{place}:"]):
+        assert without_path(" ".join(said), source, "data") == " ".join(said)
+    for where in (source, source.resolve()):
+        assert without_path(f"{where}: expected {after}", source, "data") == " ".join(
+            f"data: expected {after}".split()
+        )
+    for file in (f"{place}/x.png", source.resolve() / "x.png"):
+        assert without_path(f"1: ({file}) was a", source, "data") == "1: (x.png) was a"
+    sibling = f"{source.resolve()}-2/x.png: expected none"
+    assert without_path(sibling, source, "data") == sibling
 
 
 BAD: dict[str, tuple[list[str], tuple[str, ...]]] = {
