@@ -93,8 +93,8 @@ class DistanceBin:
     """The pixels whose true depth lies in [near, far) m.
 
     pixels: how many were estimated, valid_share: of how many; median |error| relative and in metres, 16..84 %
-    band of the error [m], median sigma [m], share within one sigma and within two: NaN where nothing was
-    estimated.
+    band of the error [m]: NaN where nothing was estimated; median sigma [m], share within one sigma and
+    within two, of the pixels that have a sigma: NaN where none has.
     """
 
     near: float
@@ -187,13 +187,14 @@ def distance_bins(
     if not high > low:
         return []
     edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)
-    usable = comparable(prediction, target)
+    usable, sure = comparable(prediction, target), with_sigma(prediction, sigma, target)
     bins = []
     for near, far in itertools.pairwise(edges):
         inside = (target >= near) & (target < far)
         good = inside & usable
         if not inside.any():
             continue
+        coverage = sigma_coverage(prediction[inside], sigma[inside], target[inside])
         error = prediction[good] - target[good]
         band = np.percentile(error, (16, 84)) if error.size else (np.nan, np.nan)
         bins.append(
@@ -206,9 +207,9 @@ def distance_bins(
                 median_error=_median(np.abs(error)),
                 band_low=float(band[0]),
                 band_high=float(band[1]),
-                median_sigma=_median(sigma[good]),
-                coverage=_mean_of(np.abs(error) <= sigma[good]),
-                coverage_2_sigma=_mean_of(np.abs(error) <= 2.0 * sigma[good]),
+                median_sigma=_median(sigma[inside & sure]),
+                coverage=coverage[1.0],
+                coverage_2_sigma=coverage[2.0],
             )
         )
     return bins
@@ -216,10 +217,6 @@ def distance_bins(
 
 def _median(values: Depth) -> float:
     return float(np.median(values)) if values.size else float("nan")
-
-
-def _mean_of(values: npt.NDArray[np.bool_]) -> float:
-    return float(np.mean(values)) if values.size else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:
