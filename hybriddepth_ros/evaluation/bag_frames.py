@@ -215,6 +215,10 @@ class RecordedSource:
                     f"got {list(values.shape[:2])}"
                 )
         valid = is_depth(truth)
+        if not valid.any():
+            raise DatasetError(
+                f"{self.path}: {stamp}: expected a ground truth that holds somewhere, got none"
+            )
         subject = Subject(str(stamp), MetricTruth(truth), valid, scene, texture([scene]))
         return RecordedFrame(subject, Reading(depth_m, sigma, scene))
 

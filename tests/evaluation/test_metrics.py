@@ -88,6 +88,25 @@ def test_a_bin_counts_what_lies_within_one_sigma_and_within_two() -> None:
         assert (one.coverage, one.coverage_2_sigma) == (0.25, 0.75)
 
 
+@given(depths=st.lists(st.sampled_from([0.375, 0.5, 1.0, 2.0, 2.5, 7.0]), min_size=1, max_size=30))
+def test_every_bin_is_there_even_an_empty_one_and_every_pixel_is_in_one(depths: list[float]) -> None:
+    target = np.array(depths, np.float32)
+    prediction = np.where(target == 2.0, np.nan, target).astype(np.float32)
+    sigma = np.full_like(target, 0.1)
+    limits = (float(target.min()), float(target.max()))
+    bins = distance_bins(prediction, sigma, target, 4, limits)
+    assert len(bins) == (4 if limits[0] < limits[1] else 1)
+    assert (bins[0].near, bins[-1].far) == limits
+    assert [one.far for one in bins[:-1]] == [one.near for one in bins[1:]]
+    assert sum(one.pixels for one in bins) == int((target != 2.0).sum())
+    empty = [one for one in bins if math.isnan(one.valid_share)]
+    assert all(one.pixels == 0 and math.isnan(one.median_error) for one in empty)
+    there = [any(one.near <= d < one.far for d in depths) or one is bins[-1] for one in bins]
+    assert [not math.isnan(one.valid_share) for one in bins] == there
+    nothing = np.zeros(0, np.float32)
+    assert distance_bins(nothing, nothing, nothing) == []
+
+
 @given(
     unsure=st.lists(st.booleans(), min_size=120, max_size=120).map(np.array),
     nothing=st.sampled_from([np.nan, np.inf, 0.0, -1.0]),

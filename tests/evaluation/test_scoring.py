@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import DatasetError
 from hybriddepth_ros.evaluation.contenders import with_slices
-from hybriddepth_ros.evaluation.frames import DisparityTruth
+from hybriddepth_ros.evaluation.frames import DisparityTruth, MetricTruth
 from hybriddepth_ros.evaluation.scoring import SAMPLE_PIXELS, Reading, Subject, score, texture
 from tests.evaluation.conftest import SIZE, make_frame, off_by
 
@@ -75,6 +77,20 @@ def test_the_sample_holds_known_pixels_only_and_not_too_many() -> None:
     blank = np.zeros((600, 800, 3), np.uint8)
     big = replace(subject, truth=type(subject.truth)(large), valid=large > 0, scene=blank, texture=large)  # type: ignore[call-arg]
     assert 0.5 * SAMPLE_PIXELS < score(big, Reading(large, large)).sample.shape[1] <= SAMPLE_PIXELS
+
+
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), first=st.integers(0, 6))
+@settings(max_examples=20)
+def test_a_truth_of_some_rows_and_columns_is_sampled_too(rows: int, columns: int, first: int) -> None:
+    """As a scanner gives it; and from all over the image."""
+    subject, _ = off_by(1.1).judge(make_frame())
+    truth = np.full((600, 800), np.nan, np.float32)
+    truth[first::rows, first::columns] = 2.0
+    where = np.broadcast_to(np.linspace(0.0, 1.0, 600, dtype=np.float32)[:, None], truth.shape)
+    sparse = replace(subject, truth=MetricTruth(truth), valid=truth > 0, texture=where)
+    sample = score(sparse, Reading(truth, truth)).sample
+    assert sample.shape[1] == min(SAMPLE_PIXELS, int((truth > 0).sum()))
+    assert (sample[2] == 2.0).all() and sample[3].mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_texture_is_the_deviation_in_the_sharpest_slice() -> None:
