@@ -11,6 +11,8 @@ import typer
 
 from hybriddepth_ros.commands.options import (
     EstimatorAssignments,
+    Prior,
+    PriorWeights,
     check_device,
     check_namespace,
     parse_assignments,
@@ -88,6 +90,8 @@ def evaluate(
     precision: Annotated[
         str, typer.Option("--precision", help="Arithmetic of models with weights, as in depth.")
     ] = "float32",
+    prior: Prior = "none",
+    prior_weights: PriorWeights = None,
     parameter: EstimatorAssignments = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, max=200, help="Frames shown in the report, evenly chosen.")
@@ -125,6 +129,8 @@ def evaluate(
         truth_topic=truth_topic,
         device=check_device(device),
         precision=precision,
+        prior=prior,
+        prior_weights=prior_weights or "",
         options=from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p"),
     )
     evaluation = open_evaluation(request)

@@ -24,7 +24,9 @@ from hybriddepth_ros.evaluation.runner import (
     evenly,
 )
 from hybriddepth_ros.evaluation.store import ResultStore
-from hybriddepth_ros.models import model_names, takes_weights, usable_precision
+from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, model_names, takes_weights, usable_precision
+from hybriddepth_ros.models.base import has_own_prior
+from hybriddepth_ros.models.prior import check_prior
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -43,16 +45,22 @@ class Request:
     truth_topic: str
     device: str
     precision: str
+    prior: str
+    prior_weights: str
     options: EstimatorOptions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An open source and what is true of every contender: `common` goes into their settings."""
+    """An open source and what is true of every contender: `common` goes into their settings.
+
+    notes: what a user should know of how the models run, a line each.
+    """
 
     request: Request
     source: Source[Any]
     common: dict[str, Any]
+    notes: list[str]
 
     @property
     def oracle(self) -> bool:
@@ -77,18 +85,24 @@ class Spec:
 
     model: str
     weights: str
+    precision: str
+    prior: str
+    prior_weights: str
     slices: int | None
 
     @property
     def label(self) -> str:
         """What it is called in tables; of a file of weights only its name."""
         name = f"{self.model}:{Path(self.weights).stem}" if self.weights else self.model
+        if self.prior != NO_PRIOR:
+            name += f" + {self.prior}"
         return name if self.slices is None else f"{name} n={self.slices}"
 
 
 def open_evaluation(request: Request) -> Evaluation:
     """Opens the source; HybridDepthError if it, the models or their combination with it cannot be."""
-    specs(request)
+    check_prior(request.prior, "", request.prior_weights)
+    notes = notes_on(specs(request), request)
     bag = is_bag(request.source)
     if not bag and request.mode != "offline":
         raise ParameterError(f"--{request.mode}: expected a bag, got {request.source}")
@@ -108,7 +122,7 @@ def open_evaluation(request: Request) -> Evaluation:
         "estimator": asdict(request.options),
         "topics": [request.namespace, request.truth_topic] if bag else None,
     }
-    return Evaluation(request, source, common)
+    return Evaluation(request, source, common, notes)
 
 
 def _open_source(request: Request, bag: bool) -> Source[Any]:
@@ -136,7 +150,9 @@ def specs(request: Request) -> list[Spec]:
             raise ParameterError(f"--model {text}: unknown model {name!r}, expected one of {known}{hint}")
         if weights and not takes_weights(name):
             raise ParameterError(f"--model {text}: {name} takes no weights")
-        found += [Spec(name, weights, count) for count in request.slices or (None,)]
+        precision = usable_precision(name, request.precision)
+        prior = (NO_PRIOR, "") if has_own_prior(name) else (request.prior, request.prior_weights)
+        found += [Spec(name, weights, precision, *prior, count) for count in request.slices or (None,)]
     labels = [spec.label for spec in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -144,6 +160,19 @@ def specs(request: Request) -> list[Spec]:
                 f"--model: expected each model once, got {label} {labels.count(label)} times"
             )
     return found
+
+
+def notes_on(found: list[Spec], request: Request) -> list[str]:
+    """Which models run without an option that others take; ParameterError for one that none of them takes."""
+    notes = []
+    models = {spec.model for spec in found}
+    for option, reason in (("precision", f"knows {PRECISIONS[0]} only"), ("prior", "has a prior of its own")):
+        asked = getattr(request, option)
+        without = sorted({spec.model for spec in found if getattr(spec, option) != asked})
+        if len(without) == len(models):
+            raise ParameterError(f"--{option} {asked}: {without[0]} {reason}")
+        notes += [f"{model} {reason}: --{option} {asked} is for the others" for model in without]
+    return notes
 
 
 def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: bool) -> Outcome:
@@ -157,6 +186,8 @@ def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: 
     failures: list[Failure] = []
     results: list[ModelResult] = []
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in evaluation.notes:
+        console.print(note, markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
 
@@ -193,12 +224,21 @@ def _contenders(evaluation: Evaluation) -> Iterator[list[Contender]]:
     else:
         made = []
         for spec in specs(request):
-            precision = usable_precision(spec.model, request.precision)
-            estimator = load_estimator(spec.model, request.device, request.options, spec.weights, precision)
+            estimator = load_estimator(
+                spec.model,
+                request.device,
+                request.options,
+                spec.weights,
+                spec.precision,
+                spec.prior,
+                spec.prior_weights,
+            )
             settings = evaluation.common | {
                 "model": spec.model,
                 "weights": estimator.weights,
-                "precision": precision,
+                "precision": spec.precision,
+                "prior": spec.prior,
+                "prior_weights": estimator.prior_weights,
                 "slices": spec.slices,
                 "zoom": request.zoom,
             }
@@ -217,18 +257,21 @@ def _live(evaluation: Evaluation, spec: Spec) -> Iterator[Contender]:
 
     request, source = evaluation.request, evaluation.source
     assert isinstance(source, BagSource)
-    precision = usable_precision(spec.model, request.precision)
     parameters = asdict(request.options) | {
         "model": spec.model,
         "weights": spec.weights,
         "device": request.device,
-        "precision": precision,
+        "precision": spec.precision,
+        "prior": spec.prior,
+        "prior_weights": spec.prior_weights,
     }
     with ReplayedGraph(source, parameters, request.namespace) as graph:
         settings = evaluation.common | {
             "model": spec.model,
             "weights": graph.weights,
-            "precision": precision,
+            "precision": spec.precision,
+            "prior": spec.prior,
+            "prior_weights": graph.prior_weights,
             "slices": None,
         }
         yield Contender(f"{spec.label} live", settings, graph.judge)

@@ -91,6 +91,11 @@ class ReplayedGraph:
         """Name and content of the weights that the node runs with."""
         return str(self._graph.depth.status()[2]["weights"])
 
+    @property
+    def prior_weights(self) -> str:
+        """The same of the prior's, "" without a prior."""
+        return str(self._graph.depth.status()[2]["prior weights"])
+
     def judge(self, frame: EvaluationFrame) -> tuple[Subject, Reading]:
         """What the node publishes of a sweep; HybridDepthError if it publishes nothing."""
         stamp_ns, before = int(frame.name), self._graph.depth.counters.snapshot()
