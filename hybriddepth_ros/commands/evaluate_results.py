@@ -64,7 +64,7 @@ def write_results(folder: OutputFolder, outcome: Outcome) -> list[ModelSummary]:
 
 
 def document(outcome: Outcome, summaries: Sequence[ModelSummary]) -> dict[str, Any]:
-    """metrics.json: metres, 1/m, shares; no path and nothing else of this machine but its runtimes."""
+    """metrics.json: metres, 1/m, shares; no path, and of this machine its device and runtimes only."""
     evaluation = outcome.evaluation
     return {
         "source": evaluation.source.name,

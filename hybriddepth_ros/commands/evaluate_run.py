@@ -115,6 +115,7 @@ def open_evaluation(request: Request) -> Evaluation:
     names = source.names()
     common = {
         "source": source.name,
+        "reader": {"name": type(source).__name__, **getattr(source, "options", {})},
         "mode": request.mode,
         "frames": {"count": len(names), "digest": digest(names)},
         "oracle": bool(getattr(source, "oracle", False)),
@@ -181,6 +182,7 @@ def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     count = len(evaluation.source.names())
+    path = str(evaluation.request.source.resolve())  # tells folders of one name apart; not for reports
     indices = evenly(count, at_most or count)
     pictured = [indices[i] for i in evenly(len(indices), pictures)]
     failures: list[Failure] = []
@@ -201,7 +203,7 @@ def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: 
             task = progress.add_task(names, total=len(indices) * len(contenders))
             paired = [(contender, ResultStore(out, contender.label)) for contender in contenders]
             for contender, store in paired:
-                store.begin(contender.settings, resume)
+                store.begin(contender.settings | {"path": path}, resume)
             advance = partial(progress.advance, task)
             results += evaluate(evaluation.source, indices, paired, pictured, advance, tell)
     if not any(result.frames for result in results):
@@ -236,6 +238,7 @@ def _contenders(evaluation: Evaluation) -> Iterator[list[Contender]]:
             settings = evaluation.common | {
                 "model": spec.model,
                 "weights": estimator.weights,
+                "device": device_kind(estimator.device),
                 "precision": spec.precision,
                 "prior": spec.prior,
                 "prior_weights": estimator.prior_weights,
@@ -268,10 +271,16 @@ def _live(evaluation: Evaluation, spec: Spec) -> Iterator[Contender]:
     with ReplayedGraph(source, parameters, request.namespace) as graph:
         settings = evaluation.common | {
             "model": spec.model,
-            "weights": graph.weights,
+            "weights": graph.running["weights"],
+            "device": device_kind(graph.running["device"]),
             "precision": spec.precision,
             "prior": spec.prior,
-            "prior_weights": graph.prior_weights,
+            "prior_weights": graph.running["prior weights"],
             "slices": None,
         }
         yield Contender(f"{spec.label} live", settings, graph.judge)
+
+
+def device_kind(device: str) -> str:
+    """cpu or cuda: their arithmetic differs, that of two GPUs does not."""
+    return device.partition(":")[0]

@@ -87,14 +87,10 @@ class ReplayedGraph:
         self._cleanup.close()
 
     @property
-    def weights(self) -> str:
-        """Name and content of the weights that the node runs with."""
-        return str(self._graph.depth.status()[2]["weights"])
-
-    @property
-    def prior_weights(self) -> str:
-        """The same of the prior's, "" without a prior."""
-        return str(self._graph.depth.status()[2]["prior weights"])
+    def running(self) -> dict[str, str]:
+        """What the node runs: `weights` and `prior weights` by name and content, `device`."""
+        values = self._graph.depth.status()[2]
+        return {name: str(values[name]) for name in ("weights", "prior weights", "device")}
 
     def judge(self, frame: EvaluationFrame) -> tuple[Subject, Reading]:
         """What the node publishes of a sweep; HybridDepthError if it publishes nothing."""

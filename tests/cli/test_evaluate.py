@@ -19,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybriddepth_ros.commands.evaluate_results import without_path
+from hybriddepth_ros.estimator import DepthEstimator
+from hybriddepth_ros.evaluation.stack_folder import StackFolder
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, save_sweepnet
 from tests.cli.conftest import Outcome, write_stack
@@ -77,9 +79,40 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     assert kept.stat().st_mtime_ns == made and (kept.parent / "000001.npz").exists()
     outcome = run_cli(*arguments, "-p", "max_depth:=5")
     assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
-    assert "--no-resume" in outcome.err and "estimator" in outcome.err and kept.stat().st_mtime_ns == made
+    assert "--no-resume" in outcome.err and "estimator.max_depth: 20.0 there, 5.0 now" in outcome.err
+    assert kept.stat().st_mtime_ns == made
     assert run_cli(*arguments, "-p", "max_depth:=5", "--no-resume").code == 0
     assert kept.stat().st_mtime_ns > made
+
+
+def test_another_folder_of_the_same_name_is_refused(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other" / stacks.name
+    shutil.copytree(stacks, other)
+    arguments = ("--out", out, "--pictures", "0")
+    assert run_cli("evaluate", stacks, *arguments).code == 0
+    outcome = run_cli("evaluate", other, *arguments)
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert f'path: "{stacks}" there, "{other}" now' in outcome.err
+    (tmp_path / "link").symlink_to(stacks)
+    assert run_cli("evaluate", tmp_path / "link", *arguments).code == 0
+    for name in ("metrics.json", "report.html"):
+        assert str(tmp_path) not in (out / name).read_text()
+
+
+def test_another_device_or_reading_is_refused(
+    run_cli: RunCli, stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("evaluate", stacks, "--out", out, "--pictures", "0", "--frames", "1")
+    assert run_cli(*arguments).code == 0
+    (model,) = json.loads((out / "metrics.json").read_text())["models"]
+    assert model["settings"]["device"] == "cpu"
+    with monkeypatch.context() as changed:
+        changed.setattr(DepthEstimator, "device", "cuda:1")
+        outcome = run_cli(*arguments)
+    assert outcome.code == 2 and 'device: "cpu" there, "cuda" now' in outcome.err
+    monkeypatch.setattr(StackFolder, "options", {"confidence": True}, raising=False)
+    assert "reader.confidence: null there, true now" in run_cli(*arguments).err
 
 
 def test_other_weights_under_the_same_name_are_refused(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:
