@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,13 @@ _BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 def is_bag(path: Path) -> bool:
     """Whether a path is to be read as a bag: a bag's file, or a folder with its metadata or such a file."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path's, also false for a name that is too long to be one
         return path.suffix in _BAG_SUFFIXES
-    return (path / "metadata.yaml").exists() or any(file.suffix in _BAG_SUFFIXES for file in path.iterdir())
+    try:
+        files = list(path.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{path}: expected a folder that can be read: {error.strerror}") from None
+    return any(file.name == "metadata.yaml" or file.suffix in _BAG_SUFFIXES for file in files)
 
 
 @dataclass(frozen=True)

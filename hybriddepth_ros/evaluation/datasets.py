@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def open_source(
     path = Path(path)
     if kind not in KINDS:
         raise DatasetError(f"kind: expected {', '.join(KINDS)}, got {kind!r}{nearest_name(kind, KINDS)}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DatasetError(f"{path}: expected a data set, found nothing there")
     try:
         if kind == AUTO:

@@ -218,6 +218,20 @@ def test_a_source_that_is_nothing_or_nothing_known_is_refused(run_cli: RunCli, t
         assert outcome.code == 2 and len(outcome.err.splitlines()) == 1 and name in outcome.err
 
 
+@pytest.mark.parametrize("suffix", ["", ".mcap", ".h5"])
+def test_a_source_whose_name_is_too_long_is_nothing(run_cli: RunCli, tmp_path: Path, suffix: str) -> None:
+    outcome = run_cli("evaluate", "a" * 5000 + suffix, "--out", tmp_path / "out")
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1 and "found nothing" in outcome.err
+
+
+def test_a_folder_for_results_whose_name_is_too_long_is_refused(
+    run_cli: RunCli, stacks: Path, tmp_path: Path
+) -> None:
+    outcome = run_cli("evaluate", stacks, "--out", tmp_path / ("a" * 300) / "b")
+    assert outcome.code == 2 and len(outcome.err.splitlines()) == 1
+    assert "expected a writable folder (File name too long)" in outcome.err
+
+
 LIMITED = """
 import resource, sys
 from hybriddepth_ros.cli import main
