@@ -446,6 +446,8 @@ def test_weights_of_another_model_or_none_are_refused(installed: WeightsConfig, 
     refused(lambda: load_weights("hybriddepth-nyu10", "hybriddepth"), "weights fetch hybriddepth-nyu10")
     refused(lambda: load_weights("hybriddepth-nyu", "hybriddepth"), "did you mean hybriddepth-nyu5")
     refused(lambda: load_weights(str(folder), "hybriddepth"), "nor a file")
+    for suffix in ("", ".safetensors"):
+        refused(lambda end=suffix: load_weights("a" * 5000 + end, "hybriddepth"), "nor a file")
 
 
 def test_installed_weights_may_lie_anywhere_together(
