@@ -141,7 +141,7 @@ class BagSource:
 
     def _assembled(self) -> list[list[_Slice]]:
         assembler: StackAssembler[_Slice] = StackAssembler(self._drop)
-        sweeps = []
+        stacks = []
         for message in read_bag(self.path, [self.slice_topic]):
             focus = message.message.focus
             try:
@@ -155,8 +155,9 @@ class BagSource:
                 continue
             item = _Slice(message.stamp_ns, message.received_ns, float(focus.focus_diopters))
             place = (focus.sweep_id, focus.slice_index, focus.slice_count, message.stamp_ns)
-            sweeps += [sweep for sweep in assembler.add(*place, item) if len(sweep) > 1]
-        return sweeps
+            stacks += assembler.add(*place, item)
+        stacks += assembler.finish()
+        return [stack for stack in stacks if len(stack) > 1]
 
     def _drop(self, cause: str, count: int) -> None:
         self.dropped[cause] = self.dropped.get(cause, 0) + count

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.serialization import deserialize_message, serialize_message
 
+from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cli import main
 from hybriddepth_ros.errors import DatasetError, HybridDepthError
 from hybriddepth_ros.estimator import load_estimator
 from hybriddepth_ros.evaluation.bag_frames import BagSource, RecordedSource, is_bag
 from hybriddepth_ros.ros.bag import bag_counts, message_definition
+from hybriddepth_ros.ros.decoding import from_time
 from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 from hybriddepth_ros.ros.replayed import ReplayedGraph
 from tests.ros.helpers import wait_for
@@ -245,6 +248,23 @@ def test_a_recorded_frame_whose_truth_holds_nowhere_is_a_bad_frame(bag: Path, tm
     source = RecordedSource(rewritten(bag, tmp_path / "blank", blank))
     with pytest.raises(DatasetError, match="expected a ground truth that holds somewhere, got none"):
         source.load(0)
+
+
+def test_the_last_sweep_of_a_camera_that_counts_none_is_a_frame(bag: Path, tmp_path: Path) -> None:
+    frame = BagSource(bag).load(0)
+    stamps = {item.stamp_ns for item in frame.stack.slices}
+
+    def alone(topic: str, data: bytes) -> tuple[str, bytes] | None:
+        if topic != SLICE:
+            return topic, data
+        message = deserialize_message(data, FocalSlice)
+        if from_time(message.header.stamp) not in stamps:
+            return None
+        message.focus.slice_count = 0
+        return topic, serialize_message(message)
+
+    source = BagSource(rewritten(bag, tmp_path / "alone", alone))
+    assert source.names() == [frame.name] and len(source.load(0).stack.slices) == len(stamps)
 
 
 def test_truths_of_other_stamps_are_no_truths(bag: Path, tmp_path: Path) -> None:
