@@ -154,12 +154,15 @@ def specs(request: Request) -> list[Spec]:
         precision = usable_precision(name, request.precision)
         prior = (NO_PRIOR, "") if has_own_prior(name) else (request.prior, request.prior_weights)
         found += [Spec(name, weights, precision, *prior, count) for count in request.slices or (None,)]
-    labels = [spec.label for spec in found]
-    for label in labels:
-        if labels.count(label) > 1:
+    for label in (spec.label for spec in found):
+        same = [spec for spec in found if spec.label == label]
+        if len({spec.weights for spec in same}) > 1:
+            files = " and ".join(spec.weights for spec in same)
             raise ParameterError(
-                f"--model: expected each model once, got {label} {labels.count(label)} times"
+                f"--model: expected weights of different names beside each other, got {files}"
             )
+        if len(same) > 1:
+            raise ParameterError(f"--model: expected each model once, got {label} {len(same)} times")
     return found
 
 

@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ class ResultStore:
 
     def __init__(self, out: Path, label: str) -> None:
         self.out = out
-        self.folder = out / FOLDER / re.sub(r"[^\w.=-]+", "-", label)
+        self.folder = out / FOLDER / quote(label, safe=" +=")  # one folder for each label
         self._label = label
 
     def begin(self, settings: dict[str, Any], resume: bool) -> None:

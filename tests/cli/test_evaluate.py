@@ -185,6 +185,10 @@ def test_only_files_in_the_source_and_the_source_itself_are_renamed(
 BAD: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown model": (["--model", "clasical"], ("--model", "clasical", "classical")),
     "a model twice": (["--model", "classical", "--model", "classical"], ("--model", "2 times")),
+    "weights of one name": (
+        ["--model", "sweepnet:a/best.safetensors", "--model", "sweepnet:b/best.safetensors"],
+        ("--model", "different names", "a/best.safetensors and b/best.safetensors"),
+    ),
     "weights for a model without": (["--model", "classical:nyu"], ("classical takes no weights",)),
     "missing weights": (["--model", "hybriddepth:nowhere"], ("nowhere",)),
     "one slice": (["--slices", "1"], ("--slices",)),
