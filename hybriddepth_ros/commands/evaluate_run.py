@@ -128,11 +128,19 @@ def open_evaluation(request: Request) -> Evaluation:
 
 def _open_source(request: Request, bag: bool) -> Source[Any]:
     if not bag:
-        from hybriddepth_ros.evaluation.datasets import open_source
+        from hybriddepth_ros.evaluation.datasets import DDFF12_WHOLE, open_source
+        from hybriddepth_ros.evaluation.ddff12 import SLICES, Ddff12
         from hybriddepth_ros.evaluation.protocols import load_protocol
 
         protocol = load_protocol(request.protocol) if request.protocol is not None else None
-        return open_source(request.source, protocol, request.kind)
+        source = open_source(request.source, protocol, request.kind)
+        asked = max(request.slices, default=0)
+        if isinstance(source, Ddff12) and source.options["slices"] < asked <= SLICES:
+            at_most = f"at most {source.options['slices']} of {source.name}, as published"
+            raise ParameterError(
+                f"--slices {asked}: expected {at_most}; --kind {DDFF12_WHOLE} takes all {SLICES}"
+            )
+        return source
     if request.protocol is not None:
         raise ParameterError(f"--protocol: expected none for a bag, whose slices are given: {request.source}")
     if request.mode == "recorded":
