@@ -61,15 +61,19 @@ def recorded_contender(settings: dict[str, Any]) -> Contender:
 
 
 def with_slices(frame: EvaluationFrame, count: int) -> EvaluationFrame:
-    """The frame with so many slices, evenly from farthest focus to nearest; the reference is one of them."""
+    """The frame with so many slices, evenly from farthest focus to nearest; the reference is one of them.
+
+    It takes the place of the slice that is closest to it in the order of focus; of two, of the nearer.
+    """
     available = len(frame.stack.slices)
     if not 2 <= count <= available:
         raise DatasetError(f"{frame.name}: expected at least {count} slices, got {available}")
     order = [int(i) for i in np.argsort(frame.stack.focus_diopters, kind="stable")]
     places = [int(p) for p in np.linspace(0, available - 1, count).round()]
     reference_at = order.index(frame.reference)
-    if reference_at not in places:  # the truth is in its frame: it takes the place of the nearest
-        places[int(np.argmin([abs(p - reference_at) for p in places]))] = reference_at
+    if reference_at not in places:  # the truth is in its frame
+        replaced = min(range(count), key=lambda i: (abs(places[i] - reference_at), -places[i]))
+        places[replaced] = reference_at
     kept = sorted(order[place] for place in places)  # the order of capture
     slices = tuple(frame.stack.slices[i] for i in kept)
     return replace(frame, stack=replace(frame.stack, slices=slices), reference=kept.index(frame.reference))

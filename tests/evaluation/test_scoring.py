@@ -113,6 +113,24 @@ def test_slices_are_spread_evenly_and_the_reference_is_among_them(count: int) ->
     assert np.ptp(focus) >= np.ptp(frame.stack.focus_diopters) * (0.7 if count > 2 else 0.2)
 
 
+@given(available=st.integers(3, 16), data=st.data())
+def test_of_few_slices_the_farthest_stays_unless_the_reference_is_closest_to_it(
+    available: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(2, available))
+    order = data.draw(st.permutations(range(available)))
+    frame = make_frame(slices=available)
+    slices = tuple(frame.stack.slices[i] for i in order)
+    reference = data.draw(st.integers(0, available - 1))
+    frame = replace(frame, stack=replace(frame.stack, slices=slices), reference=reference)
+    chosen = with_slices(frame, count)
+    kept = [round(focus - 0.3) for focus in chosen.stack.focus_diopters.tolist()]  # places in order of focus
+    assert kept == [place for place in order if place in kept] and len({*kept}) == count
+    assert kept[chosen.reference] == order[reference]
+    second = sorted(np.linspace(0, available - 1, count).round().tolist())[1]
+    assert (0 in kept) or order[reference] < second - order[reference]
+
+
 def test_more_slices_than_there_are_is_refused() -> None:
     with pytest.raises(DatasetError, match="frame: expected at least 6 slices, got 5"):
         with_slices(make_frame(), 6)
