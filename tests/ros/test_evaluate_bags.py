@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
 
 from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cli import main
@@ -22,8 +24,10 @@ from hybriddepth_ros.estimator import load_estimator
 from hybriddepth_ros.evaluation.bag_frames import BagSource, RecordedSource, is_bag
 from hybriddepth_ros.ros.bag import bag_counts, message_definition
 from hybriddepth_ros.ros.decoding import from_time
+from hybriddepth_ros.ros.messages import to_time
 from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 from hybriddepth_ros.ros.replayed import ReplayedGraph
+from hybriddepth_ros.ros.spin import spinning_node
 from tests.ros.helpers import wait_for
 
 pytestmark = pytest.mark.ros
@@ -153,6 +157,28 @@ def test_a_sweep_that_the_node_refuses_is_one_bad_frame(bag: Path) -> None:
     graph = ReplayedGraph(source, {"max_residual": 0.0001, "device": "cpu"})
     with graph, pytest.raises(HybridDepthError, match="gave no depth: stacks refused"):
         graph.judge(source.load(0))
+
+
+def test_an_image_that_cannot_be_used_is_one_bad_frame_and_the_replay_goes_on(bag: Path) -> None:
+    source = BagSource(bag)
+    with ReplayedGraph(source, {"device": "cpu"}, timeout_s=60.0) as graph, spinning_node("stranger") as node:
+        stranger = node.create_publisher(Image, DEPTH, 1)
+        assert wait_for(stranger.get_subscription_count)
+        publish = graph._slices.publish
+        broken = Image(height=1, width=1, step=1, encoding="mono8")
+        broken.header.stamp = to_time(int(source.names()[0]))
+
+        def with_a_broken_image(message: Any) -> None:
+            stranger.publish(broken)
+            time.sleep(0.2)
+            publish(message)
+
+        graph._slices.publish = with_a_broken_image  # type: ignore[method-assign]
+        with pytest.raises(HybridDepthError, match=r"depth/image_rect: .*mono8"):
+            graph.judge(source.load(0))
+        graph._slices.publish = publish  # type: ignore[method-assign]
+        _, reading = graph.judge(source.load(1))
+        assert np.isfinite(reading.depth).any()
 
 
 @pytest.fixture
