@@ -21,8 +21,6 @@ from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import from_mapping
 
-FILES = ("metrics.json", "metrics.csv", "report.html")
-
 
 def evaluate(
     source: Annotated[
@@ -109,7 +107,7 @@ def evaluate(
     node), or a data set. Writes metrics.json, metrics.csv and report.html, and every frame's result as soon
     as it is there: the same command goes on where it was interrupted.
     """
-    from hybriddepth_ros.commands.evaluate_results import print_summary, write_results
+    from hybriddepth_ros.commands.evaluate_results import FILES, print_summary, write_results
     from hybriddepth_ros.commands.evaluate_run import Request, open_evaluation, run
     from hybriddepth_ros.estimator import EstimatorOptions
     from hybriddepth_ros.models import PRECISIONS

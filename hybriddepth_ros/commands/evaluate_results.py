@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hybriddepth_ros.commands.distance_table import distance_table
-from hybriddepth_ros.commands.evaluate import FILES
 from hybriddepth_ros.commands.evaluate_run import Outcome
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.versions import versions
@@ -29,6 +28,7 @@ from hybriddepth_ros.evaluation.summary import ModelSummary, summarise
 from hybriddepth_ros.evaluation.uncertainty import NOMINAL
 from hybriddepth_ros.report import NO_VALUE, Figure, Picture, Report, Table, number, percent, render_report
 
+FILES = ("metrics.json", "metrics.csv", "report.html")
 ORACLE = (
     "Focus distances: ORACLE. They were chosen from each frame's ground truth, so that the stack gives its "
     "depth range away, as in the published figures. No camera can know them."
