@@ -1,6 +1,6 @@
 """What a prior adds to depth from focus, and what each part of joining the two is worth.
 
-.venv/bin/python benchmarks/prior_fusion.py [--scenes 10] [--size 480 640] [--rgbd ../shared/data/rgbd]
+.venv/bin/python benchmarks/prior_fusion.py [--scenes 10] [--size 480 640] [--rgbd FOLDER]
 
 The prior is simulated: ground truth under a random affine, smooth factors and offsets, blurred edges and one
 tilted surface. Focus is `classical` on rendered stacks, or `simulated`: truth with correlated noise whose
@@ -150,14 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=10)
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), help="height and width [px]")
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--rgbd", type=Path, default=root / "shared" / "data" / "rgbd")
+    parser.add_argument("--rgbd", type=Path, help="folder of colour and depth images with a manifest.json")
     options = parser.parse_args()
     size = (options.size[0], options.size[1])
 
     results: dict[tuple[str, str], list[dict[str, list[float]]]] = defaultdict(list)
     cases = list(procedural_cases(options.scenes, size))
-    if (options.rgbd / "manifest.json").is_file():
+    if options.rgbd is not None:
         cases += rgbd_cases(options.rgbd, size)
     for index, case in enumerate(cases):
         rng = np.random.default_rng(index)

@@ -125,12 +125,12 @@ class DepthEstimator:
 
     @property
     def weights(self) -> str:
-        """The name of the model's weights, "" for a model without."""
+        """Name and content of the model's weights, "" for a model without."""
         return getattr(self._model, "weights", "")
 
     @property
     def prior_weights(self) -> str:
-        """The name of the prior's weights, "" without a prior."""
+        """Name and content of the prior's weights, "" without a prior."""
         return self._prior.weights if self._prior else ""
 
     def __call__(self, stack: FocalStack, reference: int | None = None) -> DepthEstimate:

@@ -219,7 +219,7 @@ def draw_error_by_distance(bins: Sequence[DistanceBin]) -> bytes:
     error_axis.set_xlabel("true distance [m]")
     error_axis.set_ylabel("estimate - truth [cm]")
     error_axis.legend(frameon=False, fontsize=8)
-    valid, covered = 100 * np.array([[b.valid_share, b.coverage] for b in bins]).T
+    valid, covered = [100 * b.valid_share for b in bins], [100 * b.coverage for b in bins]
     share_axis.plot(centres, valid, "o-", color="#2a9d8f", ms=4, label="estimated")
     share_axis.plot(centres, covered, "s-", color="#d1495b", ms=4, label="within 1 sigma")
     share_axis.axhline(68.3, color="#d1495b", lw=0.8, ls=":")

@@ -9,7 +9,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from hybriddepth_ros.commands.options import EstimatorAssignments, check_model, parse_assignments
+from hybriddepth_ros.commands.options import (
+    EstimatorAssignments,
+    Prior,
+    PriorWeights,
+    check_model,
+    parse_assignments,
+)
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.parameters import from_mapping
 
@@ -49,21 +55,8 @@ def depth(
             "float16 (cuda).",
         ),
     ] = "float32",
-    prior: Annotated[
-        str,
-        typer.Option(
-            "--prior",
-            help="Learned prior that the model's estimate is joined with: none, depth_anything.",
-        ),
-    ] = "none",
-    prior_weights: Annotated[
-        Optional[str],
-        typer.Option(
-            "--prior-weights",
-            metavar="NAME|FILE",
-            help="Weights of the prior: an installed name, or a file.  [default: the first installed for it]",
-        ),
-    ] = None,
+    prior: Prior = "none",
+    prior_weights: PriorWeights = None,
     parameter: EstimatorAssignments = None,
     fov_deg: Annotated[
         float,

@@ -11,6 +11,8 @@ import typer
 
 from hybriddepth_ros.commands.options import (
     EstimatorAssignments,
+    Prior,
+    PriorWeights,
     check_device,
     check_namespace,
     parse_assignments,
@@ -18,8 +20,6 @@ from hybriddepth_ros.commands.options import (
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import from_mapping
-
-FILES = ("metrics.json", "metrics.csv", "report.html")
 
 
 def evaluate(
@@ -88,6 +88,8 @@ def evaluate(
     precision: Annotated[
         str, typer.Option("--precision", help="Arithmetic of models with weights, as in depth.")
     ] = "float32",
+    prior: Prior = "none",
+    prior_weights: PriorWeights = None,
     parameter: EstimatorAssignments = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, max=200, help="Frames shown in the report, evenly chosen.")
@@ -105,7 +107,7 @@ def evaluate(
     node), or a data set. Writes metrics.json, metrics.csv and report.html, and every frame's result as soon
     as it is there: the same command goes on where it was interrupted.
     """
-    from hybriddepth_ros.commands.evaluate_results import print_summary, write_results
+    from hybriddepth_ros.commands.evaluate_results import FILES, print_summary, write_results
     from hybriddepth_ros.commands.evaluate_run import Request, open_evaluation, run
     from hybriddepth_ros.estimator import EstimatorOptions
     from hybriddepth_ros.models import PRECISIONS
@@ -125,6 +127,8 @@ def evaluate(
         truth_topic=truth_topic,
         device=check_device(device),
         precision=precision,
+        prior=prior,
+        prior_weights=prior_weights or "",
         options=from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p"),
     )
     evaluation = open_evaluation(request)

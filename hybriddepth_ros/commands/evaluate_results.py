@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hybriddepth_ros.commands.distance_table import distance_table
-from hybriddepth_ros.commands.evaluate import FILES
 from hybriddepth_ros.commands.evaluate_run import Outcome
 from hybriddepth_ros.commands.output import OutputFolder
 from hybriddepth_ros.commands.versions import versions
@@ -22,11 +22,13 @@ from hybriddepth_ros.evaluation.charts import (
     draw_reliability,
     draw_sparsification,
 )
+from hybriddepth_ros.evaluation.runner import Failure
 from hybriddepth_ros.evaluation.scoring import DISPARITY_MEASURES, MEASURES
 from hybriddepth_ros.evaluation.summary import ModelSummary, summarise
 from hybriddepth_ros.evaluation.uncertainty import NOMINAL
 from hybriddepth_ros.report import NO_VALUE, Figure, Picture, Report, Table, number, percent, render_report
 
+FILES = ("metrics.json", "metrics.csv", "report.html")
 ORACLE = (
     "Focus distances: ORACLE. They were chosen from each frame's ground truth, so that the stack gives its "
     "depth range away, as in the published figures. No camera can know them."
@@ -62,7 +64,7 @@ def write_results(folder: OutputFolder, outcome: Outcome) -> list[ModelSummary]:
 
 
 def document(outcome: Outcome, summaries: Sequence[ModelSummary]) -> dict[str, Any]:
-    """metrics.json: metres, 1/m, shares; no path and nothing else of this machine but its runtimes."""
+    """metrics.json: metres, 1/m, shares; no path, and of this machine its device and runtimes only."""
     evaluation = outcome.evaluation
     return {
         "source": evaluation.source.name,
@@ -94,7 +96,7 @@ def document(outcome: Outcome, summaries: Sequence[ModelSummary]) -> dict[str, A
             for frame in result.frames.values()
         ],
         "failures": [
-            {"model": failure.label, "frame": failure.frame, "reason": _without_path(failure.reason, outcome)}
+            {"model": failure.label, "frame": failure.frame, "reason": _failure_reason(failure, outcome)}
             for failure in outcome.failures
         ],
         "versions": versions(),
@@ -224,15 +226,25 @@ def _distance_table(summaries: Sequence[ModelSummary]) -> Table:
 def _failure_tables(outcome: Outcome) -> list[Table]:
     if not outcome.failures:
         return []
-    rows = [(f.frame, f.label, _without_path(f.reason, outcome)) for f in outcome.failures]
+    rows = [(f.frame, f.label, _failure_reason(f, outcome)) for f in outcome.failures]
     return [Table("Skipped frames", ("frame", "model", "reason"), rows)]
 
 
-def _without_path(reason: str, outcome: Outcome) -> str:
-    """Files by their place in the source: results tell nothing of where that lies."""
-    source = outcome.evaluation.request.source
-    for path in {str(source), str(source.resolve())}:
-        reason = reason.replace(f"{path}/", "").replace(path, outcome.evaluation.source.name)
+def _failure_reason(failure: Failure, outcome: Outcome) -> str:
+    evaluation = outcome.evaluation
+    return without_path(failure.reason, evaluation.request.source, evaluation.source.name)
+
+
+def without_path(reason: str, source: Path, name: str) -> str:
+    """Files by their place in the source, itself by its name: results tell nothing of where that lies.
+
+    A relative path may be a word, or a full stop: by itself it is one only where it begins the reason.
+    """
+    for path in (source, source.resolve()):
+        place = rf"(?<![\w./-]){re.escape(str(path))}"
+        start = "" if path.is_absolute() else "^"
+        reason = re.sub(f"{place}/", "", reason)
+        reason = re.sub(rf"{start}{place}(?![\w./-])", lambda _: name, reason)
     return " ".join(reason.split())
 
 

@@ -24,7 +24,9 @@ from hybriddepth_ros.evaluation.runner import (
     evenly,
 )
 from hybriddepth_ros.evaluation.store import ResultStore
-from hybriddepth_ros.models import model_names, takes_weights, usable_precision
+from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, model_names, takes_weights, usable_precision
+from hybriddepth_ros.models.base import has_own_prior
+from hybriddepth_ros.models.prior import check_prior
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -43,16 +45,22 @@ class Request:
     truth_topic: str
     device: str
     precision: str
+    prior: str
+    prior_weights: str
     options: EstimatorOptions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An open source and what is true of every contender: `common` goes into their settings."""
+    """An open source and what is true of every contender: `common` goes into their settings.
+
+    notes: what a user should know of how the models run, a line each.
+    """
 
     request: Request
     source: Source[Any]
     common: dict[str, Any]
+    notes: list[str]
 
     @property
     def oracle(self) -> bool:
@@ -77,18 +85,24 @@ class Spec:
 
     model: str
     weights: str
+    precision: str
+    prior: str
+    prior_weights: str
     slices: int | None
 
     @property
     def label(self) -> str:
         """What it is called in tables; of a file of weights only its name."""
         name = f"{self.model}:{Path(self.weights).stem}" if self.weights else self.model
+        if self.prior != NO_PRIOR:
+            name += f" + {self.prior}"
         return name if self.slices is None else f"{name} n={self.slices}"
 
 
 def open_evaluation(request: Request) -> Evaluation:
     """Opens the source; HybridDepthError if it, the models or their combination with it cannot be."""
-    specs(request)
+    check_prior(request.prior, "", request.prior_weights)
+    notes = notes_on(specs(request), request)
     bag = is_bag(request.source)
     if not bag and request.mode != "offline":
         raise ParameterError(f"--{request.mode}: expected a bag, got {request.source}")
@@ -101,6 +115,7 @@ def open_evaluation(request: Request) -> Evaluation:
     names = source.names()
     common = {
         "source": source.name,
+        "reader": {"name": type(source).__name__, **getattr(source, "options", {})},
         "mode": request.mode,
         "frames": {"count": len(names), "digest": digest(names)},
         "oracle": bool(getattr(source, "oracle", False)),
@@ -108,16 +123,24 @@ def open_evaluation(request: Request) -> Evaluation:
         "estimator": asdict(request.options),
         "topics": [request.namespace, request.truth_topic] if bag else None,
     }
-    return Evaluation(request, source, common)
+    return Evaluation(request, source, common, notes)
 
 
 def _open_source(request: Request, bag: bool) -> Source[Any]:
     if not bag:
-        from hybriddepth_ros.evaluation.datasets import open_source
+        from hybriddepth_ros.evaluation.datasets import DDFF12_WHOLE, open_source
+        from hybriddepth_ros.evaluation.ddff12 import SLICES, Ddff12
         from hybriddepth_ros.evaluation.protocols import load_protocol
 
         protocol = load_protocol(request.protocol) if request.protocol is not None else None
-        return open_source(request.source, protocol, request.kind)
+        source = open_source(request.source, protocol, request.kind)
+        asked = max(request.slices, default=0)
+        if isinstance(source, Ddff12) and source.options["slices"] < asked <= SLICES:
+            at_most = f"at most {source.options['slices']} of {source.name}, as published"
+            raise ParameterError(
+                f"--slices {asked}: expected {at_most}; --kind {DDFF12_WHOLE} takes all {SLICES}"
+            )
+        return source
     if request.protocol is not None:
         raise ParameterError(f"--protocol: expected none for a bag, whose slices are given: {request.source}")
     if request.mode == "recorded":
@@ -136,14 +159,32 @@ def specs(request: Request) -> list[Spec]:
             raise ParameterError(f"--model {text}: unknown model {name!r}, expected one of {known}{hint}")
         if weights and not takes_weights(name):
             raise ParameterError(f"--model {text}: {name} takes no weights")
-        found += [Spec(name, weights, count) for count in request.slices or (None,)]
-    labels = [spec.label for spec in found]
-    for label in labels:
-        if labels.count(label) > 1:
+        precision = usable_precision(name, request.precision)
+        prior = (NO_PRIOR, "") if has_own_prior(name) else (request.prior, request.prior_weights)
+        found += [Spec(name, weights, precision, *prior, count) for count in request.slices or (None,)]
+    for label in (spec.label for spec in found):
+        same = [spec for spec in found if spec.label == label]
+        if len({spec.weights for spec in same}) > 1:
+            files = " and ".join(spec.weights for spec in same)
             raise ParameterError(
-                f"--model: expected each model once, got {label} {labels.count(label)} times"
+                f"--model: expected weights of different names beside each other, got {files}"
             )
+        if len(same) > 1:
+            raise ParameterError(f"--model: expected each model once, got {label} {len(same)} times")
     return found
+
+
+def notes_on(found: list[Spec], request: Request) -> list[str]:
+    """Which models run without an option that others take; ParameterError for one that none of them takes."""
+    notes = []
+    models = {spec.model for spec in found}
+    for option, reason in (("precision", f"knows {PRECISIONS[0]} only"), ("prior", "has a prior of its own")):
+        asked = getattr(request, option)
+        without = sorted({spec.model for spec in found if getattr(spec, option) != asked})
+        if len(without) == len(models):
+            raise ParameterError(f"--{option} {asked}: {without[0]} {reason}")
+        notes += [f"{model} {reason}: --{option} {asked} is for the others" for model in without]
+    return notes
 
 
 def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: bool) -> Outcome:
@@ -152,11 +193,14 @@ def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     count = len(evaluation.source.names())
+    path = str(evaluation.request.source.resolve())  # tells folders of one name apart; not for reports
     indices = evenly(count, at_most or count)
     pictured = [indices[i] for i in evenly(len(indices), pictures)]
     failures: list[Failure] = []
     results: list[ModelResult] = []
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in evaluation.notes:
+        console.print(note, markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
 
@@ -170,7 +214,7 @@ def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: 
             task = progress.add_task(names, total=len(indices) * len(contenders))
             paired = [(contender, ResultStore(out, contender.label)) for contender in contenders]
             for contender, store in paired:
-                store.begin(contender.settings, resume)
+                store.begin(contender.settings | {"path": path}, resume)
             advance = partial(progress.advance, task)
             results += evaluate(evaluation.source, indices, paired, pictured, advance, tell)
     if not any(result.frames for result in results):
@@ -193,12 +237,22 @@ def _contenders(evaluation: Evaluation) -> Iterator[list[Contender]]:
     else:
         made = []
         for spec in specs(request):
-            precision = usable_precision(spec.model, request.precision)
-            estimator = load_estimator(spec.model, request.device, request.options, spec.weights, precision)
+            estimator = load_estimator(
+                spec.model,
+                request.device,
+                request.options,
+                spec.weights,
+                spec.precision,
+                spec.prior,
+                spec.prior_weights,
+            )
             settings = evaluation.common | {
                 "model": spec.model,
                 "weights": estimator.weights,
-                "precision": precision,
+                "device": device_kind(estimator.device),
+                "precision": spec.precision,
+                "prior": spec.prior,
+                "prior_weights": estimator.prior_weights,
                 "slices": spec.slices,
                 "zoom": request.zoom,
             }
@@ -217,18 +271,27 @@ def _live(evaluation: Evaluation, spec: Spec) -> Iterator[Contender]:
 
     request, source = evaluation.request, evaluation.source
     assert isinstance(source, BagSource)
-    precision = usable_precision(spec.model, request.precision)
     parameters = asdict(request.options) | {
         "model": spec.model,
         "weights": spec.weights,
         "device": request.device,
-        "precision": precision,
-    }
-    settings = evaluation.common | {
-        "model": spec.model,
-        "weights": spec.weights,
-        "precision": precision,
-        "slices": None,
+        "precision": spec.precision,
+        "prior": spec.prior,
+        "prior_weights": spec.prior_weights,
     }
     with ReplayedGraph(source, parameters, request.namespace) as graph:
+        settings = evaluation.common | {
+            "model": spec.model,
+            "weights": graph.running["weights"],
+            "device": device_kind(graph.running["device"]),
+            "precision": spec.precision,
+            "prior": spec.prior,
+            "prior_weights": graph.running["prior weights"],
+            "slices": None,
+        }
         yield Contender(f"{spec.label} live", settings, graph.judge)
+
+
+def device_kind(device: str) -> str:
+    """cpu or cuda: their arithmetic differs, that of two GPUs does not."""
+    return device.partition(":")[0]

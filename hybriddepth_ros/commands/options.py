@@ -1,4 +1,4 @@
-"""Options that are checked here: `-p name:=value`, as in ROS, `--device`, `--namespace`."""
+"""Options that several commands have or that are checked here: `-p name:=value` as in ROS, `--device` ..."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ EstimatorAssignments = Annotated[
     Optional[list[str]],  # noqa: UP045 - the typer of Ubuntu 24.04 does not know `X | None`
     typer.Option(
         "-p", metavar="NAME:=VALUE", help="An option of the estimator (max_depth:=5); may be repeated."
+    ),
+]
+
+Prior = Annotated[
+    str,
+    typer.Option(
+        "--prior",
+        help="Learned prior that the model's estimate is joined with: none, depth_anything.",
+    ),
+]
+PriorWeights = Annotated[
+    Optional[str],  # noqa: UP045 - see above
+    typer.Option(
+        "--prior-weights",
+        metavar="NAME|FILE",
+        help="Weights of the prior: an installed name, or a file.  [default: the first installed for it]",
     ),
 ]
 

@@ -25,8 +25,9 @@ class OutputFolder:
         """`names`: the files to come, so that a folder is refused where one of them cannot be replaced."""
         self.path = path
         self._staged: dict[str, Path] = {}
-        self._made = _missing_folders(path)
+        self._made: list[Path] = []
         try:
+            self._made = _missing_folders(path)
             if path.exists() and not path.is_dir():
                 raise OutputError(f"--out {path}: expected a folder, found a file")
             path.mkdir(parents=True, exist_ok=True)

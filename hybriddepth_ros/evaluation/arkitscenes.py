@@ -27,18 +27,20 @@ class ArkitScenes(RgbdFrames):
     """`root/<split>/<video>/wide/<name>.png` with `.../highres_depth/<name>.png` (mm).
 
     A list (*.txt) in the split's folder chooses the frames, by their paths in lowres_wide; without one all
-    are taken. mixed_depth: resize depth as the published loader does, bilinearly, which mixes it with holes
-    and across edges into depths that are nowhere in the scene, and takes the focus from those.
+    are taken. split: "" = Validation where it is there, else Training. mixed_depth: resize depth as the
+    published loader does, bilinearly, which mixes it with holes and across edges into depths that are nowhere
+    in the scene, and takes the focus from those.
     """
 
     def __init__(
         self,
         root: str | Path,
         protocol: EvaluationProtocol | None = None,
-        split: str = "Validation",
+        split: str = "",
         mixed_depth: bool = False,
     ) -> None:
         protocol = protocol or load_protocol(DEFAULT_PROTOCOL)
+        split = split or next((s for s in SPLITS if (Path(root) / s).is_dir()), SPLITS[0])
         pairs = scene_pairs(Path(root), split)
         reader = read_mixed if mixed_depth else RgbdPair.read
         super().__init__(f"ARKitScenes {split}", pairs, protocol, reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,13 @@ _BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 def is_bag(path: Path) -> bool:
     """Whether a path is to be read as a bag: a bag's file, or a folder with its metadata or such a file."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path's, also false for a name that is too long to be one
         return path.suffix in _BAG_SUFFIXES
-    return (path / "metadata.yaml").exists() or any(file.suffix in _BAG_SUFFIXES for file in path.iterdir())
+    try:
+        files = list(path.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{path}: expected a folder that can be read: {error.strerror}") from None
+    return any(file.name == "metadata.yaml" or file.suffix in _BAG_SUFFIXES for file in files)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class BagSource:
 
     def _assembled(self) -> list[list[_Slice]]:
         assembler: StackAssembler[_Slice] = StackAssembler(self._drop)
-        sweeps = []
+        stacks = []
         for message in read_bag(self.path, [self.slice_topic]):
             focus = message.message.focus
             try:
@@ -150,8 +155,9 @@ class BagSource:
                 continue
             item = _Slice(message.stamp_ns, message.received_ns, float(focus.focus_diopters))
             place = (focus.sweep_id, focus.slice_index, focus.slice_count, message.stamp_ns)
-            sweeps += [sweep for sweep in assembler.add(*place, item) if len(sweep) > 1]
-        return sweeps
+            stacks += assembler.add(*place, item)
+        stacks += assembler.finish()
+        return [stack for stack in stacks if len(stack) > 1]
 
     def _drop(self, cause: str, count: int) -> None:
         self.dropped[cause] = self.dropped.get(cause, 0) + count
@@ -215,6 +221,10 @@ class RecordedSource:
                     f"got {list(values.shape[:2])}"
                 )
         valid = is_depth(truth)
+        if not valid.any():
+            raise DatasetError(
+                f"{self.path}: {stamp}: expected a ground truth that holds somewhere, got none"
+            )
         subject = Subject(str(stamp), MetricTruth(truth), valid, scene, texture([scene]))
         return RecordedFrame(subject, Reading(depth_m, sigma, scene))
 

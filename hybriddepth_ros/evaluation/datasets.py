@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hybriddepth_ros.errors import DatasetError
 from hybriddepth_ros.evaluation.arkitscenes import SPLITS, ArkitScenes
-from hybriddepth_ros.evaluation.ddff12 import Ddff12
+from hybriddepth_ros.evaluation.ddff12 import SLICES, Ddff12
 from hybriddepth_ros.evaluation.frames import FrameSource
 from hybriddepth_ros.evaluation.nyu import NyuDepth, find_list
 from hybriddepth_ros.evaluation.protocols import EvaluationProtocol, load_protocol
@@ -20,6 +22,7 @@ from hybriddepth_ros.parameters import nearest_name
 
 DEFAULT_PROTOCOL = "rooms"
 AUTO = "auto"
+DDFF12_WHOLE = "ddff12_10"
 
 _WITH_PROTOCOL: dict[str, Callable[[Path, EvaluationProtocol | None], FrameSource]] = {
     "rgbd": lambda path, protocol: RgbdFolder(path, protocol or load_protocol(DEFAULT_PROTOCOL)),
@@ -29,6 +32,7 @@ _WITH_PROTOCOL: dict[str, Callable[[Path, EvaluationProtocol | None], FrameSourc
 _WITH_OWN_STACKS: dict[str, Callable[[Path], FrameSource]] = {
     "stack": StackFolder,
     "ddff12": Ddff12,
+    DDFF12_WHOLE: partial(Ddff12, count=SLICES),
     "smartphone": Smartphone,
 }
 # In the order in which they are tried, with what marks each.
@@ -52,7 +56,7 @@ _MARKS: dict[str, tuple[str, Callable[[Path], bool]]] = {
         lambda path: path.is_dir() and bool(stack_folders(path)),
     ),
 }
-KINDS = (AUTO, *_MARKS)
+KINDS = (AUTO, *_MARKS, DDFF12_WHOLE)
 
 
 def open_source(
@@ -66,7 +70,7 @@ def open_source(
     path = Path(path)
     if kind not in KINDS:
         raise DatasetError(f"kind: expected {', '.join(KINDS)}, got {kind!r}{nearest_name(kind, KINDS)}")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DatasetError(f"{path}: expected a data set, found nothing there")
     try:
         if kind == AUTO:

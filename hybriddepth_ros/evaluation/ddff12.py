@@ -20,7 +20,8 @@ from hybriddepth_ros.models.weights_catalogue import DDFF12_DISPARITY_METRES
 
 SLICES = 10
 FOCUS_DISPARITY = np.linspace(0.28, 0.02, SLICES)  # near to far
-CHOSEN = {5: (0, 2, 4, 6, 9), SLICES: tuple(range(SLICES))}
+PUBLISHED_SLICES = 5
+CHOSEN = {PUBLISHED_SLICES: (0, 2, 4, 6, 9), SLICES: tuple(range(SLICES))}
 DISPARITY_RANGE = (0.02, 0.28)  # what counts: about 7 m to 0.5 m, both ends excluded
 SPLITS = ("train", "val")
 
@@ -33,14 +34,15 @@ class Ddff12:
 
     oracle = False
 
-    def __init__(self, path: str | Path, split: str = "val", count: int = 5) -> None:
+    def __init__(self, path: str | Path, split: str = "val", count: int = PUBLISHED_SLICES) -> None:
         if count not in CHOSEN:
             expected = " or ".join(map(str, CHOSEN))
             raise DatasetError(f"DDFF12: expected {expected} slices, got {count}")
         if split not in SPLITS:
             raise DatasetError(f"DDFF12: expected the split {' or '.join(SPLITS)}, got {split!r}")
         self._path, self._split, self._chosen = Path(path), split, CHOSEN[count]
-        self.name = f"DDFF12 {split}"
+        self.name = f"DDFF12 {split}" + (f", {count} slices" if count != PUBLISHED_SLICES else "")
+        self.options = {"slices": count}
         with _opened(self._path) as file:
             stacks, disparities = (
                 _dataset(file, self._path, f"{kind}_{split}") for kind in ("stack", "disp")

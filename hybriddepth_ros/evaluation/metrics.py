@@ -90,11 +90,11 @@ def sigma_coverage(
 
 @dataclass(frozen=True)
 class DistanceBin:
-    """The pixels whose true depth lies in [near, far) m.
+    """The pixels whose true depth lies in [near, far) m; that of the last bin may be `far`.
 
-    pixels: how many were estimated, valid_share: of how many; median |error| relative and in metres, 16..84 %
-    band of the error [m], median sigma [m], share within one sigma and within two: NaN where nothing was
-    estimated.
+    pixels: how many were estimated, valid_share: of all, NaN where there is none; median |error| relative and
+    in metres, 16..84 % band of the error [m]: NaN where nothing was estimated; median sigma [m], share within
+    one sigma and within two, of the pixels that have a sigma: NaN where none has.
     """
 
     near: float
@@ -179,21 +179,20 @@ def distance_bins(
 ) -> list[DistanceBin]:
     """Bins of pixels [N] even in diopters over the true depths: there a focus cue's error is nearly constant.
 
-    limits: nearest and farthest distance [m], None = of 99 % of the true depths.
+    limits: nearest and farthest distance [m], None = of 99 % of the true depths. Bins without a pixel are
+    among them; one bin where all depths are equal, none without any depth.
     """
     if not target.size:
         return []
     low, high = limits or np.percentile(target, (0.5, 99.5))
-    if not high > low:
-        return []
-    edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1)
-    usable = comparable(prediction, target)
+    edges = 1.0 / np.linspace(1.0 / low, 1.0 / high, count + 1 if high > low else 2)
+    edges[[0, -1]] = low, high
+    usable, sure = comparable(prediction, target), with_sigma(prediction, sigma, target)
     bins = []
     for near, far in itertools.pairwise(edges):
-        inside = (target >= near) & (target < far)
+        inside = (target >= near) & (target <= far if far == high else target < far)
         good = inside & usable
-        if not inside.any():
-            continue
+        coverage = sigma_coverage(prediction[inside], sigma[inside], target[inside])
         error = prediction[good] - target[good]
         band = np.percentile(error, (16, 84)) if error.size else (np.nan, np.nan)
         bins.append(
@@ -201,14 +200,14 @@ def distance_bins(
                 near=float(near),
                 far=float(far),
                 pixels=int(good.sum()),
-                valid_share=float(good.sum() / inside.sum()),
+                valid_share=float(good.sum() / inside.sum()) if inside.any() else float("nan"),
                 median_relative=_median(np.abs(error) / target[good]),
                 median_error=_median(np.abs(error)),
                 band_low=float(band[0]),
                 band_high=float(band[1]),
-                median_sigma=_median(sigma[good]),
-                coverage=_mean_of(np.abs(error) <= sigma[good]),
-                coverage_2_sigma=_mean_of(np.abs(error) <= 2.0 * sigma[good]),
+                median_sigma=_median(sigma[inside & sure]),
+                coverage=coverage[1.0],
+                coverage_2_sigma=coverage[2.0],
             )
         )
     return bins
@@ -216,10 +215,6 @@ def distance_bins(
 
 def _median(values: Depth) -> float:
     return float(np.median(values)) if values.size else float("nan")
-
-
-def _mean_of(values: npt.NDArray[np.bool_]) -> float:
-    return float(np.mean(values)) if values.size else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

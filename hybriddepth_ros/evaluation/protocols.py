@@ -5,13 +5,14 @@ Parameters of a section are dataclass fields, so that an unknown one is refused 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hybriddepth_ros.config_files import find_config
 from hybriddepth_ros.errors import HybridDepthError, ParameterError, StackError
-from hybriddepth_ros.focal_stack import load_yaml
+from hybriddepth_ros.focal_stack import MIN_FOCUS_STEP_DIOPTERS, load_yaml
 from hybriddepth_ros.optics import ThinLens, plan_sweep
 from hybriddepth_ros.parameters import from_mapping, nearest_name, parameter
 from hybriddepth_ros.simulation.sensor import FULL_WELL_ELECTRONS, READ_NOISE_ELECTRONS
@@ -92,6 +93,9 @@ class ProtocolSweep:
                 raise ParameterError(f"expected farthest_diopters below nearest_diopters, got {ends}")
         elif self.nearest_diopters or self.farthest_diopters:
             raise ParameterError("farthest_diopters, nearest_diopters: expected only together with count")
+        for one, other in itertools.pairwise(sorted(self.fixed_diopters or ())):
+            if other - one < MIN_FOCUS_STEP_DIOPTERS:
+                raise ParameterError(f"expected each slice at another focus, got {one:g} and {other:g} 1/m")
 
     @property
     def fixed_diopters(self) -> tuple[float, ...] | None:

@@ -32,7 +32,7 @@ class Source(Protocol[Frame_co]):
 class Contender:
     """A model under evaluation. judge: frame -> what is true of it and what the model made of it.
 
-    settings: plain data that its results depend on, without anything of this machine.
+    settings: plain data that its results depend on, without a path of this machine.
     """
 
     label: str

@@ -167,12 +167,12 @@ def _disparity_measures(subject: Subject, reading: Reading) -> dict[str, float]:
 
 
 def _sample(reading: Reading, target: Floats, contrast: Floats) -> Floats:
-    """Every n-th row and column, so that about SAMPLE_PIXELS of the known ones are left."""
-    known = is_depth(target)
-    step = max(1, math.ceil(math.sqrt(float(known.sum()) / SAMPLE_PIXELS)))
-    kept = known[::step, ::step]
+    """SAMPLE_PIXELS of the known ones, evenly, or all of them where there are fewer."""
+    known = np.flatnonzero(is_depth(target))
+    if known.size > SAMPLE_PIXELS:
+        known = known[np.linspace(0, known.size - 1, SAMPLE_PIXELS).astype(np.intp)]
     maps = (reading.depth, reading.sigma, target, contrast)
-    return np.stack([values[::step, ::step][kept] for values in maps]).astype(np.float32)
+    return np.stack([values.ravel()[known] for values in maps]).astype(np.float32)
 
 
 def texture(images: Sequence[ImageRGB]) -> Floats:

@@ -53,6 +53,7 @@ class Smartphone:
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
+        self.options = {"confidence": os.environ.get(OPEN_EXR) == "1"}  # by which errors are weighted
         images = self._root / IMAGES
         self._scenes = sorted(p.name for p in images.iterdir() if p.is_dir()) if images.is_dir() else []
         if not self._scenes:
@@ -71,6 +72,7 @@ class Smartphone:
         files = [self._root / IMAGES / scene / str(number) / IMAGE_NAME for number in FOCUS_MM]
         focus = [1e3 / distance for distance in FOCUS_MM.values()]
         slices = tuple(FocalSlice(_image(f), diopters) for f, diopters in zip(files, focus, strict=True))
+        confidence = self._root / CONFIDENCES / scene / CONFIDENCE_NAME
         depth_file = self._root / DEPTHS / scene / DEPTH_NAME
         depth = _depth(depth_file)
         if not (depth > 0).any():
@@ -80,7 +82,7 @@ class Smartphone:
             FocalStack(slices, name=scene),
             MetricTruth(depth),
             depth > 0,
-            confidence=_confidence(self._root / CONFIDENCES / scene / CONFIDENCE_NAME),
+            confidence=_confidence(confidence) if self.options["confidence"] else None,
             reference=reference_index_of(focus, "middle"),
         )
 
@@ -113,7 +115,7 @@ def _middle(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _confidence(path: Path) -> Floats | None:
-    if os.environ.get(OPEN_EXR) != "1" or not path.exists():
+    if not path.exists():
         return None
     try:
         data = np.frombuffer(read_bytes(path, MAX_FILE_BYTES), np.uint8)

@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -67,7 +68,7 @@ class ResultStore:
 
     def __init__(self, out: Path, label: str) -> None:
         self.out = out
-        self.folder = out / FOLDER / re.sub(r"[^\w.=-]+", "-", label)
+        self.folder = out / FOLDER / quote(label, safe=" +=")  # one folder for each label
         self._label = label
 
     def begin(self, settings: dict[str, Any], resume: bool) -> None:
@@ -149,14 +150,20 @@ class ResultStore:
             ) from None
 
 
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """`slices: 5 there, 3 now`: the first setting that differs, "" if none does; absent counts as null."""
+def _difference(found: dict[str, Any], wanted: dict[str, Any], within: str = "") -> str:
+    """`estimator.max_depth: 20.0 there, 5.0 now`: the first setting that differs, "" if none does; absent
+    counts as null.
+    """
     for key in sorted({*found, *wanted}):
-        if found.get(key) != wanted.get(key):
-            return f"{key}: {_brief(found.get(key))} there, {_brief(wanted.get(key))} now"
+        there, now = found.get(key), wanted.get(key)
+        if isinstance(there, dict) and isinstance(now, dict):
+            if difference := _difference(there, now, f"{within}{key}."):
+                return difference
+        elif there != now:
+            return f"{within}{key}: {_brief(there)} there, {_brief(now)} now"
     return ""
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 or isinstance(value, str) else f"{text[:57]}..."

@@ -21,9 +21,9 @@ TEXTURE_BINS = 8
 
 @dataclass(frozen=True)
 class TextureBin:
-    """Pixels whose texture (grey levels) lies in [low, high): as many in each bin.
+    """Pixels whose texture (grey levels) lies in [low, high): as many in each bin, over all models.
 
-    median_relative: |error| / truth of what was estimated, valid_share: how much that was.
+    median_relative: |error| / truth of what was estimated, valid_share: how much that was; NaN without any.
     """
 
     low: float
@@ -57,6 +57,8 @@ def summarise(results: Sequence[ModelResult]) -> list[ModelSummary]:
     targets = np.concatenate([sample[2] for sample in pooled])
     textures = np.concatenate([sample[3] for sample in pooled])
     edges = np.unique(np.quantile(textures, np.linspace(0.0, 1.0, TEXTURE_BINS + 1)))
+    if len(edges) == 1:  # no texture at all, or the same everywhere
+        edges = np.repeat(edges, 2)
     limits = (float(np.percentile(targets, 0.5)), float(np.percentile(targets, 99.5)))
     return [
         ModelSummary(
@@ -91,12 +93,10 @@ def _pooled(result: ModelResult) -> Floats:
 def _texture_bins(sample: Floats, edges: npt.NDArray[np.floating]) -> list[TextureBin]:
     prediction, _, target, texture = sample
     usable = comparable(prediction, target)
-    place = np.clip(np.searchsorted(edges, texture, side="right") - 1, 0, max(len(edges) - 2, 0))
+    place = np.clip(np.searchsorted(edges, texture, side="right") - 1, 0, len(edges) - 2)
     bins = []
     for index in range(len(edges) - 1):
         inside = place == index
-        if not inside.any():
-            continue
         good = inside & usable
         error = np.abs(prediction[good] - target[good]) / target[good]
         bins.append(
@@ -104,7 +104,7 @@ def _texture_bins(sample: Floats, edges: npt.NDArray[np.floating]) -> list[Textu
                 float(edges[index]),
                 float(edges[index + 1]),
                 float(np.median(error)) if error.size else math.nan,
-                float(good.sum() / inside.sum()),
+                float(good.sum() / inside.sum()) if inside.any() else math.nan,
             )
         )
     return bins

@@ -28,12 +28,12 @@ class DepthAnything:
     def __init__(self, device: str = "auto", weights: str = "") -> None:
         self.device = find_device(device)
         config, tensors = load_weights(weights, "depth_anything")
-        self.weights = config.name
+        self.weights = config.identity
         network = build_network(config)
         try:
             network.load_published(tensors)
         except WeightsError as error:
-            raise WeightsError(f"{self.weights}: {error}") from None
+            raise WeightsError(f"{config.name}: {error}") from None
         try:
             self.network = network.requires_grad_(False).to(self.device)
         except RuntimeError as error:

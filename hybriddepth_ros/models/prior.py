@@ -19,7 +19,7 @@ PRIORS = (NO_PRIOR, "depth_anything")
 class DepthPrior(Protocol):
     """Relative inverse depth [H, W] float32, any unit, large = near, from one sharp image [H, W, 3] RGB.
 
-    weights: their name.
+    weights: their name and content.
     """
 
     weights: str

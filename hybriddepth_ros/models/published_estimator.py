@@ -51,12 +51,12 @@ class PublishedEstimator:
         self.device = find_device(device)
         check_precision(precision, self.device)
         self.config, tensors = load_weights(weights, self.model)
-        self.weights = self.config.name
+        self.weights = self.config.identity
         network = build_network(self.config)
         try:
             network.load_published(tensors)
         except WeightsError as error:
-            raise WeightsError(f"{self.weights}: {error}") from None
+            raise WeightsError(f"{self.config.name}: {error}") from None
         try:
             self.network = for_inference(network, self.device, precision)
         except RuntimeError as error:

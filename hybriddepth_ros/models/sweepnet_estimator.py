@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +18,7 @@ from hybriddepth_ros.models.base import (
     find_device,
     is_out_of_memory,
 )
+from hybriddepth_ros.models.checkpoint_files import sha256_of
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
@@ -23,6 +26,7 @@ from hybriddepth_ros.models.inference import HALF, INT8, fold_batch_norms
 from hybriddepth_ros.models.inputs import pad_to_multiple
 from hybriddepth_ros.models.sweepnet import MULTIPLE, FocusMix, SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet, on_device
+from hybriddepth_ros.models.weights_config import identity
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,8 +46,9 @@ class SweepNetEstimator:
                 "precision: sweepnet knows float32, and on cuda bfloat16 and float16; got 'int8'"
             )
         self._half = HALF.get(precision)
-        loaded = load_sweepnet(weights or SHIPPED)
-        self.weights = weights or "shipped"
+        file = Path(weights or SHIPPED)
+        loaded = load_sweepnet(file)
+        self.weights = identity(file.stem, sha256_of(file))
         self._calibration = loaded.calibration
         self._network = ready(loaded.network, self.device)
 

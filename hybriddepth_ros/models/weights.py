@@ -7,6 +7,7 @@ published names, and `<name>.yaml`, a WeightsConfig, with what they do not say. 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +58,9 @@ def load_weights(
         config, file = _first_installed(model, where)
     elif installed := _installed(weights, where):
         config, file = read_config(installed), installed.with_suffix(".safetensors")
-    elif path.suffix == ".safetensors" and path.with_suffix(".yaml").is_file():
+    elif path.suffix == ".safetensors" and os.path.isfile(path.with_suffix(".yaml")):
         config, file = read_config(path.with_suffix(".yaml")), path
-    elif path.is_file():
+    elif os.path.isfile(path):
         return _read_as_it_is(path, model, folder)
     else:
         raise _not_found(weights, where)
@@ -116,7 +117,7 @@ def _installed(weights: str, where: Path) -> Path | None:
     """The config of installed weights; a published name may be written as its authors write it."""
     published = by_name(weights)
     for name in (weights, published.name if published else ""):
-        if name and "/" not in name and (where / f"{name}.yaml").is_file():
+        if name and "/" not in name and os.path.isfile(where / f"{name}.yaml"):
             return where / f"{name}.yaml"
     return None
 

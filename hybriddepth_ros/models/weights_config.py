@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import re
@@ -96,6 +98,17 @@ class WeightsConfig:
     def calibrated(self) -> bool:
         """Whether sigma_scale was measured."""
         return self.sigma_scale != 1.0
+
+    @property
+    def identity(self) -> str:
+        """Name and content: of all that is said here, the tensors' SHA-256 among it."""
+        content = json.dumps(asdict(self), sort_keys=True)
+        return identity(self.name, hashlib.sha256(content.encode()).hexdigest())
+
+
+def identity(name: str, sha256: str) -> str:
+    """`name@1f2e3d4c5b6a`: tells weights of one name apart by what they hold."""
+    return f"{name}@{sha256[:12]}"
 
 
 def weights_folder(folder: str | Path | None = None) -> Path:

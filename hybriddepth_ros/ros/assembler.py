@@ -15,7 +15,7 @@ class StackAssembler(Generic[Item]):
 
     min_slices: a sweep of which slices are missing when the next one begins is handed on if it has at least
     so many (0 = never); `on_drop(cause, slices)` is told of everything that is thrown away. A sweep without
-    a number of slices is whole when the next one begins, or has grown to MAX_SLICES.
+    a number of slices is whole when the next one begins or none comes (`finish`), or once it has MAX_SLICES.
     """
 
     def __init__(self, on_drop: Callable[[str, int], None], min_slices: int = 0) -> None:
@@ -23,6 +23,7 @@ class StackAssembler(Generic[Item]):
         self._on_drop = on_drop
         self._sweep_id = -1
         self._last_stamp_ns = 0
+        self._open_ended = False  # the sweep at hand has no number of slices
         self._slices: dict[int, tuple[int, Item]] = {}  # place in the sweep -> (stamp [ns], item)
 
     def add(
@@ -42,8 +43,9 @@ class StackAssembler(Generic[Item]):
             fits = False
         stacks = []
         if not fits:
-            stacks = self._finish(whole=slice_count == 0)
+            stacks = self.finish()
             self._sweep_id = sweep_id
+            self._open_ended = slice_count == 0
             place = slice_index if slice_count else 0
         self._last_stamp_ns = stamp_ns
         self._slices[place] = (stamp_ns, item)
@@ -57,10 +59,12 @@ class StackAssembler(Generic[Item]):
         self._sweep_id = -1
         self._last_stamp_ns = 0
 
-    def _finish(self, whole: bool) -> list[list[Item]]:
-        """Close the sweep at hand because another begins; `whole`: it had no fixed number of slices."""
+    def finish(self) -> list[list[Item]]:
+        """Close the sweep at hand because another begins, or no more slices come: the stack that it is, if it
+        is one.
+        """
         slices = self._take()
-        if (whole and len(slices) >= 2) or 2 <= self.min_slices <= len(slices):
+        if (self._open_ended and len(slices) >= 2) or 2 <= self.min_slices <= len(slices):
             return [slices]
         if slices:
             self._on_drop("incomplete sweep", len(slices))

@@ -348,7 +348,7 @@ def _reader(path: Path) -> Iterator[Any]:
     from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
-    if not path.exists():
+    if not os.path.exists(path):
         raise HybridDepthError(f"{path}: expected a bag, found nothing")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         raise HybridDepthError(f"{path}: expected a bag's folder, found no metadata.yaml in it")

@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from hybriddepth_msgs.msg import FocalSlice
-from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.errors import HybridDepthError, MessageError
 from hybriddepth_ros.evaluation.bag_frames import BagSource, in_namespace
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, Floats
 from hybriddepth_ros.evaluation.recording import DEPTH, SIGMA, SLICE
@@ -58,6 +58,7 @@ class ReplayedGraph:
         )
         self._arrived = threading.Condition()
         self._images: dict[int, dict[str, Floats]] = {}  # stamp -> topic -> metres
+        self._unusable: dict[int, str] = {}  # stamp -> why an image cannot be used
         self._slices: Publisher
         self._clock: Publisher
         self._cleanup = contextlib.ExitStack()
@@ -86,11 +87,18 @@ class ReplayedGraph:
     ) -> None:
         self._cleanup.close()
 
+    @property
+    def running(self) -> dict[str, str]:
+        """What the node runs: `weights` and `prior weights` by name and content, `device`."""
+        values = self._graph.depth.status()[2]
+        return {name: str(values[name]) for name in ("weights", "prior weights", "device")}
+
     def judge(self, frame: EvaluationFrame) -> tuple[Subject, Reading]:
         """What the node publishes of a sweep; HybridDepthError if it publishes nothing."""
         stamp_ns, before = int(frame.name), self._graph.depth.counters.snapshot()
         with self._arrived:
             self._images.clear()
+            self._unusable.clear()
         messages = self._source.messages(frame.name)
         for place, message in enumerate(messages):
             self._clock.publish(Clock(clock=to_time(message.stamp_ns)))
@@ -103,7 +111,10 @@ class ReplayedGraph:
     def _on_image(self, topic: str, message: Image) -> None:
         with self._arrived:
             stamp_ns = from_time(message.header.stamp)
-            self._images.setdefault(stamp_ns, {})[topic] = np.array(depth_array(message))
+            try:
+                self._images.setdefault(stamp_ns, {})[topic] = np.array(depth_array(message))
+            except MessageError as error:  # raised from here it would end the thread that receives
+                self._unusable[stamp_ns] = f"{topic}: {error}"
             self._arrived.notify()
 
     def _wait_for_images(self, stamp_ns: int, before: Mapping[str, int]) -> dict[str, Floats]:
@@ -111,6 +122,8 @@ class ReplayedGraph:
         with self._arrived:
             while len(self._images.get(stamp_ns, {})) < 2:
                 self._arrived.wait(0.1)
+                if stamp_ns in self._unusable:
+                    raise MessageError(f"{stamp_ns}: {self._unusable[stamp_ns]}")
                 counts = self._graph.depth.counters.snapshot()
                 refused = [cause for cause in _REFUSALS if counts.get(cause, 0) > before.get(cause, 0)]
                 if refused:

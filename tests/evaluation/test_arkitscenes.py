@@ -5,6 +5,7 @@ import pytest
 
 from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.evaluation.arkitscenes import ArkitScenes, read_mixed
+from hybriddepth_ros.evaluation.datasets import open_source
 from hybriddepth_ros.evaluation.protocols import load_protocol
 from hybriddepth_ros.evaluation.rgbd_folder import RgbdPair
 from tests.rgbd_files import one_line, rgb_and_depth, write_depth_mm, write_rgb
@@ -20,7 +21,7 @@ def write_scene(root: Path, video: str = "41048190", names: tuple[str, ...] = ("
     return root
 
 
-def refusal(root: Path, index: int = 0, split: str = "Validation") -> str:
+def refusal(root: Path, index: int = 0, split: str = "") -> str:
     with pytest.raises(HybridDepthError) as caught:
         ArkitScenes(root, split=split).load(index)
     return one_line(caught.value)
@@ -36,6 +37,14 @@ def test_frames_are_found_at_480x640_with_depths_that_were_measured(tmp_path: Pa
     expected = np.linspace(depth[depth > 0].min(), depth.max(), 5)
     assert 1 / frame.stack.focus_diopters == pytest.approx(expected, rel=1e-5)
     assert not ArkitScenes(tmp_path, load_protocol("rooms")).oracle
+
+
+def test_a_folder_with_training_only_is_read(tmp_path: Path) -> None:
+    (write_scene(tmp_path) / "Validation").rename(tmp_path / "Training")
+    source = open_source(tmp_path)
+    assert source.name == "ARKitScenes Training" and len(source) == 2
+    write_scene(tmp_path)
+    assert open_source(tmp_path).name == "ARKitScenes Validation"
 
 
 def test_a_list_chooses_the_frames_by_their_lowres_paths(tmp_path: Path) -> None:

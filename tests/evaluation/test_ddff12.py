@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hybriddepth_ros.cli import main
 from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.evaluation.ddff12 import Ddff12
 from hybriddepth_ros.evaluation.frames import DisparityTruth
@@ -47,6 +49,28 @@ def test_five_slices_near_to_far_are_the_published_ones(tmp_path: Path) -> None:
 def test_ten_slices_are_all_of_them(tmp_path: Path) -> None:
     frame = Ddff12(write_ddff12(tmp_path / "d.h5"), count=10).load(0)
     assert len(frame.stack.slices) == 10 and frame.stack.focus_diopters[9] == pytest.approx(0.02 / CONSTANT)
+
+
+def test_the_command_evaluates_all_ten_slices_and_says_how_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    near_to_far = np.stack([rng.integers(0, 256, (10, 48, 64, 3), np.uint8)])
+    disparity = np.full((1, 48, 64), 0.1, np.float32)
+    path = write_ddff12(tmp_path / "d.h5", stack_val=near_to_far, disp_val=disparity)
+    command = ["evaluate", str(path), "--out", str(tmp_path / "out"), "-p", "register:=false"]
+    limits = ["-p", "max_sigma_diopters:=10", "-p", "max_relative_sigma:=10"]
+    assert main([*command, "--slices", "10"]) == 2
+    line = capfd.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert "--slices 10: expected at most 5 of DDFF12 val" in line and "--kind ddff12_10" in line
+    assert main([*command, *limits, "--kind", "ddff12_10", "--slices", "10", "--slices", "5"]) == 0
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert document["source"] == "DDFF12 val, 10 slices" and not document["failures"]
+    assert [model["settings"]["slices"] for model in document["models"]] == [10, 5]
+    capfd.readouterr()
+    assert main([*command, *limits, "--slices", "5"]) == 2
+    assert "reader.slices: 10 there, 5 now" in capfd.readouterr().err
 
 
 def test_truth_is_disparity_that_counts_between_both_ends(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybriddepth_ros.evaluation.metrics import (
     METRIC_NAMES,
@@ -83,6 +86,50 @@ def test_a_bin_counts_what_lies_within_one_sigma_and_within_two() -> None:
     in_sigmas = np.tile([0.5, 1.5, 1.5, 3.0], target.size // 4)
     for one in distance_bins(target + in_sigmas * sigma, sigma, target, 4):
         assert (one.coverage, one.coverage_2_sigma) == (0.25, 0.75)
+
+
+@given(depths=st.lists(st.sampled_from([0.375, 0.5, 1.0, 2.0, 2.5, 7.0]), min_size=1, max_size=30))
+def test_every_bin_is_there_even_an_empty_one_and_every_pixel_is_in_one(depths: list[float]) -> None:
+    target = np.array(depths, np.float32)
+    prediction = np.where(target == 2.0, np.nan, target).astype(np.float32)
+    sigma = np.full_like(target, 0.1)
+    limits = (float(target.min()), float(target.max()))
+    bins = distance_bins(prediction, sigma, target, 4, limits)
+    assert len(bins) == (4 if limits[0] < limits[1] else 1)
+    assert (bins[0].near, bins[-1].far) == limits
+    assert [one.far for one in bins[:-1]] == [one.near for one in bins[1:]]
+    assert sum(one.pixels for one in bins) == int((target != 2.0).sum())
+    empty = [one for one in bins if math.isnan(one.valid_share)]
+    assert all(one.pixels == 0 and math.isnan(one.median_error) for one in empty)
+    there = [any(one.near <= d < one.far for d in depths) or one is bins[-1] for one in bins]
+    assert [not math.isnan(one.valid_share) for one in bins] == there
+    nothing = np.zeros(0, np.float32)
+    assert distance_bins(nothing, nothing, nothing) == []
+
+
+@given(
+    unsure=st.lists(st.booleans(), min_size=120, max_size=120).map(np.array),
+    nothing=st.sampled_from([np.nan, np.inf, 0.0, -1.0]),
+    seed=st.integers(0, 99),
+)
+def test_pixels_without_a_sigma_change_no_coverage_and_no_median_sigma(
+    unsure: npt.NDArray[np.bool_], nothing: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(1.0, 2.0, 120)
+    prediction, sigma = target + rng.normal(0.0, 0.1, 120), rng.uniform(0.05, 0.2, 120)
+    sigma[unsure] = nothing
+    ends = (1.0, 2.0)
+    sure = [a[~unsure] for a in (prediction, sigma, target)]
+    expected = {one.near: one for one in distance_bins(*sure, 4, ends)}
+    for one in distance_bins(prediction, sigma, target, 4, ends):
+        found = (one.coverage, one.coverage_2_sigma, one.median_sigma)
+        if one.near in expected:
+            other = expected[one.near]
+            assert found == (other.coverage, other.coverage_2_sigma, other.median_sigma)
+        else:
+            assert all(math.isnan(value) for value in found)
+        assert one.valid_share == 1.0 and math.isfinite(one.median_error)
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -13,6 +14,7 @@ from hybriddepth_ros.evaluation.protocols import (
     parse_protocol,
     shipped_protocols,
 )
+from hybriddepth_ros.focal_stack import FocalSlice, FocalStack
 from hybriddepth_ros.optics import blur_px_per_diopter
 
 SWEEP = {"count": 5, "farthest_diopters": 0.12, "nearest_diopters": 1.4}
@@ -86,6 +88,17 @@ def test_a_list_of_focus_positions_is_taken_as_it_is() -> None:
     assert sweep.fixed_diopters == (2.0, 0.1, 1.0)
 
 
+@given(focus=st.lists(st.integers(0, 10), min_size=2, max_size=6))
+def test_every_sweep_that_is_taken_makes_a_stack(focus: list[int]) -> None:
+    diopters = [0.5 * value for value in focus]
+    if len({*focus}) < len(focus):
+        assert "expected each slice at another focus" in refusal(document(sweep={"focus_diopters": diopters}))
+    else:
+        sweep = parse_protocol(document(sweep={"focus_diopters": diopters}), "p", "p.yaml").sweep
+        image = np.zeros((4, 4, 3), np.uint8)
+        FocalStack(tuple(FocalSlice(image, value) for value in sweep.fixed_diopters or ()))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -105,6 +118,15 @@ def test_a_list_of_focus_positions_is_taken_as_it_is() -> None:
         (document(sweep={}), "p.yaml: sweep: expected one of"),
         (document(sweep={"focus_diopters": [1.0]}), "p.yaml: sweep: expected at least 2 slices"),
         (document(sweep={"focus_diopters": ["far", 1]}), "expected a number, got 'far'"),
+        (
+            document(sweep={"focus_diopters": [1, 2, 1]}),
+            "p.yaml: sweep: expected each slice at another focus",
+        ),
+        (document(sweep={"focus_diopters": [1, 1.00005]}), "another focus, got 1 and 1.00005 1/m"),
+        (
+            document(sweep=SWEEP | {"nearest_diopters": 0.1201}),
+            "p.yaml: sweep: expected each slice at another",
+        ),
         (document(sweep=SWEEP | {"nearest_diopters": 0.1}), "farthest_diopters below nearest_diopters"),
         (document(renderer="thinlens"), "expected one of thin_lens, published"),
         (document(renderer="published"), "p.yaml: renderer: published needs focal_length_mm"),

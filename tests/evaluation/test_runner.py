@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import HybridDepthError, OutputError
 from hybriddepth_ros.evaluation.runner import Contender, Failure, ModelResult, evaluate, evenly
@@ -118,6 +120,18 @@ def test_settings_that_cannot_be_read_are_other_settings_and_an_absent_one_is_nu
     (store.folder / "settings.json").write_text("{")
     with pytest.raises(OutputError, match=r"factor: null there, 1\.1 now"):
         store.begin({"factor": 1.1}, resume=True)
+
+
+labels = st.text(st.sampled_from("ab:- /.=+%\\é"), min_size=1, max_size=6).map("m".__add__)
+
+
+@given(one=labels, other=labels)
+@example(one="m:a b", other="m:a-b")
+@example(one="m:a", other="m-a")
+def test_results_of_two_labels_never_share_a_folder(one: str, other: str) -> None:
+    folders = [ResultStore(Path("out"), label).folder for label in (one, other)]
+    assert (folders[0] == folders[1]) == (one == other)
+    assert all(folder.parent == Path("out/results") for folder in folders)
 
 
 def test_a_result_of_another_frame_is_none(tmp_path: Path) -> None:

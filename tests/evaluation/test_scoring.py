@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import DatasetError
 from hybriddepth_ros.evaluation.contenders import with_slices
-from hybriddepth_ros.evaluation.frames import DisparityTruth
+from hybriddepth_ros.evaluation.frames import DisparityTruth, MetricTruth
 from hybriddepth_ros.evaluation.scoring import SAMPLE_PIXELS, Reading, Subject, score, texture
 from tests.evaluation.conftest import SIZE, make_frame, off_by
 
@@ -77,6 +79,20 @@ def test_the_sample_holds_known_pixels_only_and_not_too_many() -> None:
     assert 0.5 * SAMPLE_PIXELS < score(big, Reading(large, large)).sample.shape[1] <= SAMPLE_PIXELS
 
 
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), first=st.integers(0, 6))
+@settings(max_examples=20)
+def test_a_truth_of_some_rows_and_columns_is_sampled_too(rows: int, columns: int, first: int) -> None:
+    """As a scanner gives it; and from all over the image."""
+    subject, _ = off_by(1.1).judge(make_frame())
+    truth = np.full((600, 800), np.nan, np.float32)
+    truth[first::rows, first::columns] = 2.0
+    where = np.broadcast_to(np.linspace(0.0, 1.0, 600, dtype=np.float32)[:, None], truth.shape)
+    sparse = replace(subject, truth=MetricTruth(truth), valid=truth > 0, texture=where)
+    sample = score(sparse, Reading(truth, truth)).sample
+    assert sample.shape[1] == min(SAMPLE_PIXELS, int((truth > 0).sum()))
+    assert (sample[2] == 2.0).all() and sample[3].mean() == pytest.approx(0.5, abs=0.02)
+
+
 def test_texture_is_the_deviation_in_the_sharpest_slice() -> None:
     checks = np.indices((40, 40)).sum(axis=0) % 2 * 100 + 50  # 50 and 150: deviation 50
     sharp = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
@@ -95,6 +111,24 @@ def test_slices_are_spread_evenly_and_the_reference_is_among_them(count: int) ->
     assert focus[chosen.reference] == frame.stack.focus_diopters[frame.reference]
     assert np.array_equal(focus, np.sort(focus))
     assert np.ptp(focus) >= np.ptp(frame.stack.focus_diopters) * (0.7 if count > 2 else 0.2)
+
+
+@given(available=st.integers(3, 16), data=st.data())
+def test_of_few_slices_the_farthest_stays_unless_the_reference_is_closest_to_it(
+    available: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(2, available))
+    order = data.draw(st.permutations(range(available)))
+    frame = make_frame(slices=available)
+    slices = tuple(frame.stack.slices[i] for i in order)
+    reference = data.draw(st.integers(0, available - 1))
+    frame = replace(frame, stack=replace(frame.stack, slices=slices), reference=reference)
+    chosen = with_slices(frame, count)
+    kept = [round(focus - 0.3) for focus in chosen.stack.focus_diopters.tolist()]  # places in order of focus
+    assert kept == [place for place in order if place in kept] and len({*kept}) == count
+    assert kept[chosen.reference] == order[reference]
+    second = sorted(np.linspace(0, available - 1, count).round().tolist())[1]
+    assert (0 in kept) or order[reference] < second - order[reference]
 
 
 def test_more_slices_than_there_are_is_refused() -> None:

@@ -78,6 +78,14 @@ except Exception as error:
     assert "result_merged_conf_center.exr: expected an OpenEXR image" in finished.stdout
 
 
+@pytest.mark.parametrize("flag", ["0", "1"])
+def test_whether_there_are_confidences_is_an_option_of_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setenv("OPENCV_IO_ENABLE_OPENEXR", flag)
+    assert Smartphone(write_scene(tmp_path)).options == {"confidence": flag == "1"}
+
+
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     assert "expected scenes in test/scaled_images, found none" in refusal(tmp_path)
     write_scene(tmp_path)

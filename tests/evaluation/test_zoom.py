@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybriddepth_ros.errors import RegistrationError
 from hybriddepth_ros.estimator import load_estimator
+from hybriddepth_ros.evaluation.contenders import model_contender
+from hybriddepth_ros.evaluation.frames import EvaluationFrame
+from hybriddepth_ros.evaluation.scoring import score
 from hybriddepth_ros.evaluation.zoom import magnified, magnified_image, zoom_difference
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
+from tests.evaluation.conftest import make_frame
 from tests.stacks import defocused_stack
 
 LENS = ThinLens(16.0, 2.0, 10.7)  # 12 px of blur per diopter
@@ -56,3 +62,22 @@ def test_depth_from_blur_with_a_known_lens_hardly_changes() -> None:
     estimator = load_estimator("classical", "cpu")
     difference = zoom_difference(estimator(stack).depth, estimator(magnified(stack, 1.5)).depth, 1.5)
     assert difference < 0.05
+
+
+class FailsMagnified:
+    """Estimates a stack, and refuses the same one magnified."""
+
+    def __init__(self, frame: EvaluationFrame) -> None:
+        self._frame = frame
+
+    def __call__(self, stack: FocalStack, reference: int) -> SimpleNamespace:
+        if stack is not self._frame.stack:
+            raise RegistrationError("frame: expected 2 or more slices to register")
+        return SimpleNamespace(depth=self._frame.depth_m(), sigma=self._frame.depth_m())
+
+
+def test_a_magnified_stack_that_cannot_be_estimated_costs_that_measure_alone() -> None:
+    frame = make_frame()
+    contender = model_contender("made", FailsMagnified(frame), {}, zoom=1.5)  # type: ignore[arg-type]
+    measures = score(*contender.judge(frame)).measures
+    assert math.isnan(measures["zoom_abs_rel"]) and measures["abs_rel"] == 0.0

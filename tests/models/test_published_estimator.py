@@ -247,7 +247,7 @@ def test_the_precision_reaches_the_network(model: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(published_estimator, "load_weights", lambda *_: (METRES, {}))
     monkeypatch.setattr(published_estimator, "build_network", lambda _: Loadable())
     load_estimator(model, "cpu", precision="int8")
-    load_estimator(model, "cpu")
+    assert load_estimator(model, "cpu").weights == METRES.identity
     assert asked == [("cpu", "int8"), ("cpu", "float32")]
 
 

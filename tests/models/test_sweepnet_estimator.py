@@ -1,6 +1,7 @@
 """sweepnet as a depth model: its file, what it does to a stack, and that being made ready changes nothing."""
 
 import copy
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_a_file_holds_the_network_its_calibration_and_its_card(network: SweepNet
     assert loaded.calibration == SigmaCalibration((0.0, 1.0), (0.5, 2.0)) and loaded.card == {"steps": 7}
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, loaded.network.state_dict()[name])
+
+
+def test_weights_are_called_by_their_files_name_and_content(file: Path, tmp_path: Path) -> None:
+    copy_of_it = tmp_path / file.name
+    copy_of_it.write_bytes(file.read_bytes())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for path in (file, copy_of_it):
+        assert SweepNetEstimator("cpu", str(path)).weights == f"drawn@{digest[:12]}"
+    assert SweepNetEstimator("cpu").weights.startswith("sweepnet@")
 
 
 def test_being_made_ready_changes_no_number(network: SweepNet) -> None:

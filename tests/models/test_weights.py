@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def saved(path: Path, tensors: dict[str, Tensor]) -> Path:
     """A Lightning file."""
+    path.parent.mkdir(exist_ok=True)
     torch.save({"state_dict": {f"model.{name}": t for name, t in tensors.items()}, "epoch": 3}, path)
     return path
 
@@ -337,6 +338,17 @@ def installed(tmp_path: Path, small_networks: None) -> WeightsConfig:
     return import_checkpoint(saved(tmp_path / NYU5, small_tensors()))
 
 
+def test_an_identity_tells_other_numbers_and_another_calibration_apart(
+    installed: WeightsConfig, tmp_path: Path
+) -> None:
+    changed = saved(tmp_path / "changed" / NYU5, small_tensors(value=2.0))
+    again = import_checkpoint(changed, replace_existing=True)
+    calibrated = replace(again, sigma_scale=2.0)
+    identities = [config.identity for config in (installed, again, calibrated)]
+    assert len({*identities}) == 3 and all(one.startswith(f"{installed.name}@") for one in identities)
+    assert replace(again).identity == again.identity
+
+
 def test_one_flipped_byte_is_found(installed: WeightsConfig, folder: Path) -> None:
     assert verify(installed.name) == installed
     path = folder / f"{installed.name}.safetensors"
@@ -434,6 +446,8 @@ def test_weights_of_another_model_or_none_are_refused(installed: WeightsConfig, 
     refused(lambda: load_weights("hybriddepth-nyu10", "hybriddepth"), "weights fetch hybriddepth-nyu10")
     refused(lambda: load_weights("hybriddepth-nyu", "hybriddepth"), "did you mean hybriddepth-nyu5")
     refused(lambda: load_weights(str(folder), "hybriddepth"), "nor a file")
+    for suffix in ("", ".safetensors"):
+        refused(lambda end=suffix: load_weights("a" * 5000 + end, "hybriddepth"), "nor a file")
 
 
 def test_installed_weights_may_lie_anywhere_together(

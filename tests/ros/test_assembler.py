@@ -69,6 +69,24 @@ def test_a_camera_without_a_fixed_pattern_gives_a_stack_when_the_next_sweep_begi
     assert feed(target, [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)], count=0) == [[1, 2, 3, 4]]
 
 
+@given(counts=st.lists(st.sampled_from([0, 3]), min_size=1, max_size=6))
+def test_of_whole_sweeps_the_last_one_too_is_a_stack_once_no_more_come(counts: list[int]) -> None:
+    target, dropped = assembler()
+    stacks: list[list[int]] = []
+    for sweep, count in enumerate(counts):
+        stacks += feed(target, [(sweep, 0), (sweep, 1), (sweep, 2)], count, start=3 * sweep)
+    stacks += target.finish()
+    assert stacks == [[3 * i + 1, 3 * i + 2, 3 * i + 3] for i in range(len(counts))]
+    assert not dropped and target.finish() == []
+
+
+def test_a_sweep_that_is_cut_off_at_the_end_is_dropped_and_counted() -> None:
+    target, dropped = assembler()
+    assert feed(target, [(0, 0), (0, 1)]) == [] == target.finish()
+    assert feed(target, [(1, 0)], count=0, start=9) == [] == target.finish()
+    assert dropped == {"incomplete sweep": 3}
+
+
 @pytest.mark.parametrize("index", [0, None])
 def test_a_camera_whose_sweep_never_ends_gives_stacks_of_the_most_slices(index: int | None) -> None:
     """A free-running camera: the number of the sweep stands still, the index too or it grows for ever."""

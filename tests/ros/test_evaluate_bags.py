@@ -7,20 +7,27 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
 
+from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cli import main
 from hybriddepth_ros.errors import DatasetError, HybridDepthError
 from hybriddepth_ros.estimator import load_estimator
 from hybriddepth_ros.evaluation.bag_frames import BagSource, RecordedSource, is_bag
 from hybriddepth_ros.ros.bag import bag_counts, message_definition
+from hybriddepth_ros.ros.decoding import from_time
+from hybriddepth_ros.ros.messages import to_time
 from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 from hybriddepth_ros.ros.replayed import ReplayedGraph
+from hybriddepth_ros.ros.spin import spinning_node
 from tests.ros.helpers import wait_for
 
 pytestmark = pytest.mark.ros
@@ -122,6 +129,14 @@ def test_the_command_scores_a_bag_in_all_three_ways(bag: Path, tmp_path: Path) -
         assert recorded[frame] == pytest.approx(offline[frame])
 
 
+def test_live_results_say_which_weights_the_node_ran(bag: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", str(bag), "--out", str(out), "--live", "--frames", "1", "--model", "sweepnet"]
+    assert main(command) == 0
+    (model,) = json.loads((out / "metrics.json").read_text())["models"]
+    assert model["settings"]["weights"].startswith("sweepnet@")
+
+
 WITHOUT_ROS = """
 import sys
 for name in ("rclpy", "sensor_msgs", "builtin_interfaces", "hybriddepth_msgs"):
@@ -142,6 +157,28 @@ def test_a_sweep_that_the_node_refuses_is_one_bad_frame(bag: Path) -> None:
     graph = ReplayedGraph(source, {"max_residual": 0.0001, "device": "cpu"})
     with graph, pytest.raises(HybridDepthError, match="gave no depth: stacks refused"):
         graph.judge(source.load(0))
+
+
+def test_an_image_that_cannot_be_used_is_one_bad_frame_and_the_replay_goes_on(bag: Path) -> None:
+    source = BagSource(bag)
+    with ReplayedGraph(source, {"device": "cpu"}, timeout_s=60.0) as graph, spinning_node("stranger") as node:
+        stranger = node.create_publisher(Image, DEPTH, 1)
+        assert wait_for(stranger.get_subscription_count)
+        publish = graph._slices.publish
+        broken = Image(height=1, width=1, step=1, encoding="mono8")
+        broken.header.stamp = to_time(int(source.names()[0]))
+
+        def with_a_broken_image(message: Any) -> None:
+            stranger.publish(broken)
+            time.sleep(0.2)
+            publish(message)
+
+        graph._slices.publish = with_a_broken_image  # type: ignore[method-assign]
+        with pytest.raises(HybridDepthError, match=r"depth/image_rect: .*mono8"):
+            graph.judge(source.load(0))
+        graph._slices.publish = publish  # type: ignore[method-assign]
+        _, reading = graph.judge(source.load(1))
+        assert np.isfinite(reading.depth).any()
 
 
 @pytest.fixture
@@ -229,6 +266,33 @@ def test_slices_with_a_broken_image_are_passed_over_and_counted(bag: Path, tmp_p
     assert len(source) == len(BagSource(bag)) - 1 or source.dropped.get("incomplete sweep")
 
 
+def test_a_recorded_frame_whose_truth_holds_nowhere_is_a_bad_frame(bag: Path, tmp_path: Path) -> None:
+    def blank(topic: str, data: bytes) -> tuple[str, bytes]:
+        pixels = 4 * CAMERA["simulated.width"] * CAMERA["simulated.height"]
+        return topic, data[:-pixels] + bytes(pixels) if topic == TRUTH else data
+
+    source = RecordedSource(rewritten(bag, tmp_path / "blank", blank))
+    with pytest.raises(DatasetError, match="expected a ground truth that holds somewhere, got none"):
+        source.load(0)
+
+
+def test_the_last_sweep_of_a_camera_that_counts_none_is_a_frame(bag: Path, tmp_path: Path) -> None:
+    frame = BagSource(bag).load(0)
+    stamps = {item.stamp_ns for item in frame.stack.slices}
+
+    def alone(topic: str, data: bytes) -> tuple[str, bytes] | None:
+        if topic != SLICE:
+            return topic, data
+        message = deserialize_message(data, FocalSlice)
+        if from_time(message.header.stamp) not in stamps:
+            return None
+        message.focus.slice_count = 0
+        return topic, serialize_message(message)
+
+    source = BagSource(rewritten(bag, tmp_path / "alone", alone))
+    assert source.names() == [frame.name] and len(source.load(0).stack.slices) == len(stamps)
+
+
 def test_truths_of_other_stamps_are_no_truths(bag: Path, tmp_path: Path) -> None:
     def shift(topic: str, data: bytes) -> tuple[str, bytes]:
         if topic != TRUTH:
@@ -237,7 +301,7 @@ def test_truths_of_other_stamps_are_no_truths(bag: Path, tmp_path: Path) -> None
         return topic, data[:8] + nanosec.to_bytes(4, "little") + data[12:]
 
     shifted = rewritten(bag, tmp_path / "shifted", shift)
-    with pytest.raises(DatasetError, match=r"found none \(sweep without a ground truth"):
+    with pytest.raises(DatasetError, match=r"found none \(.*sweep without a ground truth"):
         BagSource(shifted)
     with pytest.raises(DatasetError, match="with the stamp of a depth image"):
         RecordedSource(shifted)

@@ -1,9 +1,10 @@
-"""Which way data flows through the package: what may import what."""
+"""Which way data flows through the package: what may import what. And what texts may name."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "hybriddepth_ros"
@@ -46,3 +47,10 @@ def test_only_the_ros_folder_imports_rclpy() -> None:
         if any(name.partition(".")[0] == "rclpy" for name in imports(file))
     }
     assert {name for name in found if not name.startswith("ros/")} == {"commands/doctor_checks.py"}
+
+
+def test_no_text_names_a_place_outside_the_repository() -> None:
+    root = PACKAGE.parent
+    for file in (*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("benchmarks/*.py")):
+        for place in re.findall(r"(?<![\w.])\.\./[\w./-]+", file.read_text()):
+            assert (file.parent / place).exists(), f"{file.name}: {place}"
