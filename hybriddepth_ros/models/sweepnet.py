@@ -7,6 +7,7 @@ lens. Slices share their weights and talk to one another at every resolution.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ class SweepNet(nn.Module):
         self.geometry = nn.Sequential(nn.Linear(GEOMETRY, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU())
         self.stem = Stem(half)
         self.enter = _conv(half, levels[0], stride=2)
-        self.join_measures = _conv(levels[0] + 2 * MEASURES, levels[0], size=1)
+        self.join_measures = Joining((levels[0], MEASURES, MEASURES), levels[0])
         self.down = nn.ModuleList(_conv(a, b, stride=2) for a, b in itertools.pairwise(levels))
         self.mix_down = nn.ModuleList(FocusMix(width) for width in levels)
         self.blocks_down = nn.ModuleList(Residual(width) for width in levels)
@@ -77,12 +78,12 @@ class SweepNet(nn.Module):
         self.mix_up = nn.ModuleList(FocusMix(width) for width in levels[:-1])
         self.blocks_up = nn.ModuleList(Residual(width, convolutions=1) for width in levels[:-1])
         self.slice_head = nn.Conv2d(levels[0], 2, 1)
-        self.join = _conv(4 * half + 2 * levels[0] + 2, head_channels, size=1)
+        self.join = Joining((4 * half, levels[0], levels[0], 2), head_channels)
         self.surroundings = Surroundings(joined_channels)
         self.head_residual = _zero(nn.Conv2d(head_channels, 1, 1))
         self.head_scale = nn.Conv2d(head_channels, 1, 1)
         self.to_half = ConvexUpsampling(head_channels, 2)
-        self.edge_input = _conv(half + head_channels + 2, edge_channels, size=1)
+        self.edge_input = Joining((half, head_channels, 2), edge_channels)
         self.edges = nn.Sequential(Residual(edge_channels), Residual(edge_channels))
         self.edge_residual = _zero(nn.Conv2d(edge_channels, 2, 1))
         self.to_full = ConvexUpsampling(edge_channels, 2)
@@ -97,9 +98,9 @@ class SweepNet(nn.Module):
         geometry = self.geometry(slice_geometry(positions))
         fine = self.stem(stack)  # [B N, c, H/2, W/2]
 
-        known = torch.cat([measures, (0.5 * level + 2.0).expand_as(measures)], dim=2).flatten(0, 1)
-        x = self.join_measures(torch.cat([self.enter(fine), known.to(fine.dtype)], dim=1))
-        x = self._volume(x, geometry, batch)  # [B N, c, H/4, W/4]
+        x = self._volume(
+            self._known(fine, measures, 0.5 * level + 2.0), geometry, batch
+        )  # [B N, c, H/4, W/4]
 
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
         score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)
@@ -115,20 +116,16 @@ class SweepNet(nn.Module):
         weight = share[:, :, None].to(x.dtype)
         fine_weight = F.interpolate(weight[:, :, 0], scale_factor=2.0)[:, :, None]
         in_focus = _sum_over_slices(fine.unflatten(0, (batch, slices)), fine_weight)  # [B, c, H/2, W/2]
-        context = (_sum_over_slices(volume, weight), volume.amax(dim=1))
-        about = (mean / spacing).to(x.dtype), (spread / spacing).to(x.dtype)
-        joined = self.join(torch.cat([F.pixel_unshuffle(in_focus, 2), *context, *about], dim=1))
-        features = self.surroundings(joined)
+        about = torch.cat([mean / spacing, spread / spacing], dim=1)
+        features = self._surroundings(
+            in_focus, _sum_over_slices(volume, weight), largest_slice(volume, dim=1), about
+        )
         estimate = torch.cat(
             [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
         )  # [B, 2, H/4, W/4]: position and log scale, in steps of the sweep
 
         estimate = self.to_half(estimate, features)  # [B, 2, H/2, W/2]
-        sharp = torch.cat(
-            [in_focus, F.interpolate(features, scale_factor=2.0), estimate.to(x.dtype)],
-            dim=1,
-        )
-        edges = self.edges(self.edge_input(sharp))
+        edges = self._edges(in_focus, features, estimate)
         estimate = self.to_full(estimate + self.edge_residual(edges).float(), edges)
         position, log_scale = estimate.unbind(dim=1)
         return SweepDistribution(
@@ -138,6 +135,31 @@ class SweepNet(nn.Module):
             log_probability,
             spacing[:, 0, 0, 0],
         )
+
+    def _known(self, fine: Tensor, measures: Tensor, level: Tensor) -> Tensor:
+        """[B N, c, H/4, W/4] of what is learnt and what is measured of each slice, and of the mean slice."""
+        learnt, own, shared = self.join_measures.columns()
+        total = F.conv2d(self.enter(fine), learnt)
+        total.add_(F.conv2d(_channels_last(measures.flatten(0, 1)), own))
+        total.unflatten(0, measures.shape[:2]).add_(F.conv2d(_channels_last(level[:, 0]), shared)[:, None])
+        return self.join_measures(total)
+
+    def _surroundings(self, in_focus: Tensor, mean: Tensor, largest: Tensor, about: Tensor) -> Tensor:
+        """[B, c, H/4, W/4] of the image in focus, the slices' mean and largest features, the estimate."""
+        image, *columns = self.join.columns()
+        blocks = image.view(len(image), -1, 2, 2)  # on F.pixel_unshuffle(in_focus, 2) they would be 1x1
+        total = F.conv2d(in_focus, blocks, stride=2)
+        for part, weight in zip((mean, largest, _channels_last(about)), columns, strict=True):
+            total.add_(F.conv2d(part, weight))
+        return self.surroundings(self.join(total))
+
+    def _edges(self, in_focus: Tensor, features: Tensor, estimate: Tensor) -> Tensor:
+        """[B, c, H/2, W/2] of the image in focus, the coarser features, the estimate."""
+        image, coarse, place = self.edge_input.columns()
+        total = F.conv2d(in_focus, image)
+        total.add_(F.conv2d(_channels_last(estimate), place))
+        total.add_(F.interpolate(F.conv2d(features, coarse), scale_factor=2.0))
+        return self.edges(self.edge_input(total))
 
     def _volume(self, x: Tensor, geometry: Tensor, batch: int) -> Tensor:
         """The slices' features [B N, c, h, w], each knowing its neighbours and its surroundings."""
@@ -176,8 +198,36 @@ class Stem(nn.Sequential):
         common = torch.cat([mean, torch.ones_like(mean[:, :1])], dim=1)
         weight = torch.cat([-contrast, -image.sum(dim=1, keepdim=True)], dim=1)
         shared = F.conv2d(_channels_last(common), weight, convolution.bias, 2, 1)
-        both = own.unflatten(0, (len(stack), -1)) + shared[:, None]
-        return activation(norm(both.flatten(0, 1)))
+        own.unflatten(0, (len(stack), -1)).add_(shared[:, None])
+        return activation(norm(own))
+
+
+class Joining(nn.Sequential):
+    """Convolution of 1x1, normalisation and activation of several maps that lie side by side.
+
+    In memory they never do: each is convolved with its own `columns` of the weights, where it is smallest,
+    and the module is called with the sum.
+    """
+
+    def __init__(self, widths: tuple[int, ...], outputs: int) -> None:
+        super().__init__(*_conv(sum(widths), outputs, size=1))
+        self._widths = widths
+
+    def columns(self) -> tuple[Tensor, ...]:
+        """[c, width, 1, 1] of each map."""
+        return self._convolution.weight.split(self._widths, dim=1)
+
+    def forward(self, total: Tensor) -> Tensor:
+        """[B, c, h, w] of the sum [B, c, h, w], which is overwritten."""
+        _, norm, activation = self
+        bias = self._convolution.bias
+        return activation(norm(total if bias is None else total.add_(bias[:, None, None])))
+
+    @property
+    def _convolution(self) -> nn.Conv2d:
+        convolution = self[0]
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
 
 
 class FocusMix(nn.Module):
@@ -199,14 +249,11 @@ class FocusMix(nn.Module):
         last = x.permute(0, 2, 3, 1)  # channels last: a 1x1 convolution is a matrix product
         volume = last.unflatten(0, (batch, -1))  # [B, N, h, w, c]
         weight = self.local.weight[:, :, 0, 0]
-        own, before, after = (
-            F.linear(volume, part, bias)
-            for part, bias in zip(weight.split(channels, dim=1), (self.local.bias, None, None), strict=True)
-        )
+        own, before, after = (F.linear(volume, part) for part in weight.split(channels, dim=1))
         # A slice at an end is its own neighbour.
         mixed = own + torch.cat([before[:, :1], before[:, :-1]], dim=1)
         mixed = mixed + torch.cat([after[:, 1:], after[:, -1:]], dim=1)
-        whole = torch.cat([volume.mean(dim=1), volume.amax(dim=1)], dim=-1)
+        whole = torch.cat([volume.mean(dim=1), largest_slice(volume, dim=1)], dim=-1)
         mixed = mixed + F.linear(whole, self.whole.weight[:, :, 0, 0])[:, None]
         gain, bias = self.modulation(geometry).flatten(0, 1)[:, :, None, None].chunk(2, dim=1)
         normed = self.norm(mixed.flatten(0, 1).permute(0, 3, 1, 2))
@@ -229,7 +276,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] of x [B, c, h, w]."""
-        return F.relu(x + self.body(x))
+        return F.relu_(self.body(x).add_(x))
 
 
 class Surroundings(nn.Module):
@@ -274,10 +321,18 @@ class ConvexUpsampling(nn.Module):
     def forward(self, image: Tensor, features: Tensor) -> Tensor:
         """[B, c, f h, f w] of image [B, c, h, w], weighed by what features [B, C, h, w] say."""
         batch, channels, height, width = image.shape
-        shares = self.mask(features).float().view(batch, 1, 9, self.factor**2, height, width).softmax(dim=2)
+        # A convolution of 1x1, as the product that gives whole planes from pixels that lie channels last.
+        pixels = features.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+        assert self.mask.bias is not None
+        mask = torch.matmul(self.mask.weight[:, :, 0, 0], pixels).float() + self.mask.bias[:, None]
+        mask = mask.view(batch, 1, 9, self.factor**2, height, width)
+        shares = (mask - mask.amax(dim=2, keepdim=True)).exp_()
         padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-        around = F.unfold(padded, 3).view(batch, channels, 9, 1, height, width)
-        return F.pixel_shuffle((around * shares).sum(dim=2).flatten(1, 2), self.factor)
+        total = image.new_zeros(batch, channels, self.factor**2, height, width)
+        for place, share in enumerate(shares.unbind(dim=2)):
+            row, column = divmod(place, 3)
+            total = total.addcmul(share, padded[:, :, None, row : row + height, column : column + width])
+        return F.pixel_shuffle((total / shares.sum(dim=2)).flatten(1, 2), self.factor)
 
 
 def _conv(
@@ -298,6 +353,11 @@ def _sum_over_slices(volume: Tensor, weight: Tensor) -> Tensor:
     for index in range(1, volume.shape[1]):
         total = torch.addcmul(total, volume[:, index], weight[:, index])
     return total
+
+
+def largest_slice(volume: Tensor, dim: int = 0) -> Tensor:
+    """The largest along an axis of a few: pairs are compared several times as fast as amax compares."""
+    return functools.reduce(torch.maximum, volume.unbind(dim))
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

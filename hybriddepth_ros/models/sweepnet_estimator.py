@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from hybriddepth_ros.errors import ModelError, one_line
 from hybriddepth_ros.image_files import smaller
@@ -22,10 +21,12 @@ from hybriddepth_ros.models.checkpoint_files import sha256_of
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
-from hybriddepth_ros.models.inference import HALF, INT8, fold_batch_norms
+from hybriddepth_ros.models.freed_memory import keep_freed_memory
+from hybriddepth_ros.models.inference import HALF, INT8
 from hybriddepth_ros.models.inputs import pad_to_multiple
-from hybriddepth_ros.models.sweepnet import MULTIPLE, FocusMix, SweepNet
-from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet, on_device
+from hybriddepth_ros.models.sweepnet import MULTIPLE
+from hybriddepth_ros.models.sweepnet_inference import ready
+from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet
 from hybriddepth_ros.models.weights_config import identity
 
 Floats = npt.NDArray[np.float32]
@@ -45,6 +46,8 @@ class SweepNetEstimator:
             raise ModelError(
                 "precision: sweepnet knows float32, and on cuda bfloat16 and float16; got 'int8'"
             )
+        if self.device == "cpu":
+            keep_freed_memory()
         self._half = HALF.get(precision)
         file = Path(weights or SHIPPED)
         loaded = load_sweepnet(file)
@@ -93,27 +96,6 @@ class SweepNetEstimator:
             torch.cuda.empty_cache()
         size = f"{len(images)} slices of {width}x{height} px"
         raise ModelError(f"sweepnet on {self.device}: out of memory for {size}: {said}")
-
-
-def ready(network: SweepNet, device: str) -> SweepNet:
-    """The network as it runs: batch normalisations folded away, where convolutions are fastest."""
-    for module in network.modules():
-        if isinstance(module, FocusMix):
-            _fold_mix(module)
-    fold_batch_norms(network)
-    return on_device(network, device)
-
-
-def _fold_mix(mix: FocusMix) -> None:
-    """The normalisation follows a sum of two convolutions: its gain goes to both, its offset to one."""
-    norm = mix.norm
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
-        return
-    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    mix.whole.weight.data.mul_(gain[:, None, None, None])
-    mix.local.weight.data.mul_(gain[:, None, None, None])
-    mix.local.bias = nn.Parameter(norm.bias - norm.running_mean * gain, requires_grad=False)
-    mix.norm = nn.Identity()  # type: ignore[assignment]
 
 
 def thinned(count: int) -> npt.NDArray[np.intp]:

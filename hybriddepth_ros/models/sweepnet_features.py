@@ -31,7 +31,7 @@ class FocusMeasures(nn.Module):
         """
         batch, slices = stack.shape[:2]
         red, green, blue = stack.flatten(0, 1).split(1, dim=1)
-        level = 0.3 * red + 0.5 * green + 0.2 * blue  # [B N, 1, H, W]
+        level = (0.3 * red).add_(green, alpha=0.5).add_(blue, alpha=0.2)  # [B N, 1, H, W]
         energies = []
         for scale in range(SCALES):
             if scale:
@@ -90,10 +90,22 @@ def _neighbour_spacings(positions: Tensor) -> tuple[Tensor, Tensor]:
 
 def _modified_laplacian(image: Tensor) -> Tensor:
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    across = 2.0 * image - padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    down = 2.0 * image - padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    return across.abs() + down.abs()
+    twice = 2.0 * image
+    across = (twice - padded[..., 1:-1, 2:]).sub_(padded[..., 1:-1, :-2]).abs_()
+    down = twice.sub_(padded[..., 2:, 1:-1]).sub_(padded[..., :-2, 1:-1]).abs_()
+    return across.add_(down)
 
 
 def _box(image: Tensor, side: int) -> Tensor:
-    return F.avg_pool2d(image, side, stride=1, padding=side // 2, count_include_pad=False)
+    """Mean over a square within the image; several times as fast as pooling with a stride of 1."""
+    for axis in (-1, -2):
+        length = image.shape[axis]
+        margins = (side // 2,) * 2 if axis == -1 else (0, 0, *(side // 2,) * 2)
+        padded = F.pad(image, margins)
+        total = padded.narrow(axis, 0, length).clone()
+        for offset in range(1, side):
+            total.add_(padded.narrow(axis, offset, length))
+        at = torch.arange(length, device=image.device)
+        inside = (at + side // 2).clamp(max=length - 1) - (at - side // 2).clamp(min=0) + 1
+        image = total.div_(inside if axis == -1 else inside[:, None])
+    return image
