@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from hybriddepth_ros import __version__
 from hybriddepth_ros.errors import ParameterError, WeightsError
 from hybriddepth_ros.models.checkpoint_files import read_checkpoint
-from hybriddepth_ros.models.crossdepth import CrossDepth
+from hybriddepth_ros.models.crossdepth import (
+    CrossAttentionFusion,
+    CrossDepth,
+    PaperCrossAttentionFusion,
+)
 from hybriddepth_ros.models.hybriddepth import HybridDepth
 from hybriddepth_ros.models.published import LIGHTNING_PREFIX
 from hybriddepth_ros.models.scale_refinement import ScaleRefinement
@@ -70,12 +74,28 @@ def starting_network(settings: PublishedTraining) -> tuple[Network, WeightsConfi
     elif isinstance(network, HybridDepth):
         assert isinstance(settings, HybridDepthTraining)
         initialise(network.scale_refinement, settings.encoder_from)
+    else:
+        start_within_range(network.depth_fusion)
     return network, config
 
 
 def trained_part(network: Network) -> nn.Module:
     """What learns; all else is frozen."""
     return network.scale_refinement if isinstance(network, HybridDepth) else network.depth_fusion
+
+
+def start_within_range(fusion: CrossAttentionFusion | PaperCrossAttentionFusion) -> None:
+    """First results near the middle of the range of inverse or metric depth, not outside it.
+
+    A pixel at a bound has no gradient. Drawn as PyTorch draws convolutions, a network may begin with every
+    pixel at one, and then learns nothing.
+    """
+    low, high = fusion.depth_range
+    last = next(layer for layer in reversed(fusion.decoder) if isinstance(layer, nn.Conv2d))
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.fill_((max(low, 1e-3 * high) * high) ** 0.5)
 
 
 def initialise(refinement: ScaleRefinement, encoder_from: str) -> None:
