@@ -28,6 +28,7 @@ from hybriddepth_ros.models.weights_config import WeightsConfig
 from hybriddepth_ros.training.published_data import StackBatch, open_frames
 from hybriddepth_ros.training.published_settings import CrossDepthTraining, HybridDepthTraining
 from hybriddepth_ros.training.published_start import start_within_range, starting_network
+from tests.conftest import Checkpoints
 from tests.rgbd_files import write_depth_mm, write_rgb
 from tests.training.conftest import DDFF12_METRES, METRES, tiny_keys, tiny_settings
 
@@ -137,6 +138,23 @@ def test_two_processes_train_together_and_one_writes(
         "log",
         "training.yaml",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", TRAININGS)
+def test_a_published_checkpoint_can_be_trained_on(
+    model: str, checkpoints: Checkpoints, ddff12: Path, tmp_path: Path
+) -> None:
+    """At full size: every name of the format, and no frozen number another one."""
+    keys = tiny_keys(ddff12, tmp_path, init_from=str(checkpoints.hybriddepth), batch_size=1, steps=1)
+    settings = TRAININGS[model](**keys | {"steps_per_epoch": 1, "validation_frames": 1})
+    path = train_published(settings, tmp_path / "out", precision="32-true", quiet=True)
+    tensors = load_weights(str(path), model)[1]
+    published = load_weights(str(checkpoints.hybriddepth), None)[1]
+    assert len(tensors) == {"hybriddepth": 1140, "crossdepth": 731}[model]
+    for name, tensor in tensors.items():
+        if name.startswith(("depth_anything.", "DFF_model.")) and ".encoder.fc." not in name:
+            assert torch.equal(tensor, published[name]), name
 
 
 @pytest.mark.parametrize("model", TRAININGS)
