@@ -193,8 +193,13 @@ def train_published(
     network, config = starting_network(settings)
     module = PublishedModule(settings, network, config, *open_frames(settings))
     module.check_data()
+    # After validation, so that the checkpoint of the epoch, which is written later, knows of it.
     best = ModelCheckpoint(
-        dirpath=folder / CHECKPOINTS, filename=BEST, monitor="val_loss", enable_version_counter=False
+        dirpath=folder / CHECKPOINTS,
+        filename=BEST,
+        monitor="val_loss",
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
     )
     fit(
         module,
