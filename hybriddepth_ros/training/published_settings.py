@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybriddepth_ros.errors import ParameterError
-from hybriddepth_ros.evaluation.datasets import AUTO, KINDS
+from hybriddepth_ros.evaluation.datasets import AUTO, DDFF12_WHOLE, KINDS
 from hybriddepth_ros.models.weights_config import FOCUS_UNITS
 from hybriddepth_ros.parameters import parameter
 
+DATA_KINDS = tuple(kind for kind in KINDS if kind != DDFF12_WHOLE)  # `slices` says how many of the ten
 MULTIPLE = 32  # of crops, as of the networks' input
 OPTIMISERS = ("adamw", "adam")
 SCHEDULES = ("constant", "cosine")
@@ -23,7 +24,7 @@ class PublishedTraining:
 
     seed: int = parameter(1, "of first weights, order and augmentation", minimum=0, maximum=999_999)
     data: str = parameter("", "folder or file of the data set")
-    kind: str = parameter(AUTO, "kind of data set; auto = what it looks like", choices=KINDS)
+    kind: str = parameter(AUTO, "kind of data set; auto = what it looks like", choices=DATA_KINDS)
     protocol: str = parameter(
         "",
         "how stacks are made of colour and depth images, by name or file; empty: as the data set's papers do",

@@ -198,7 +198,8 @@ def test_no_usable_frame_at_all_is_an_error() -> None:
 
 def test_data_sets_are_split_as_published(tmp_path: Path, ddff12: Path) -> None:
     training, validation = open_frames(settings(data=str(ddff12)))
-    assert (training.source.name, validation.source.name) == ("DDFF12 train", "DDFF12 val")
+    names = [frames.source.name for frames in (training, validation)]
+    assert names == ["DDFF12 train, 10 slices", "DDFF12 val, 10 slices"]
     for split in ("Training", "Validation"):
         rgb, depth = rgb_and_depth(48, 64)
         write_rgb(tmp_path / "arkit" / split / "1" / "wide" / "a.png", rgb)
