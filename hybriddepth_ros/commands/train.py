@@ -3,12 +3,21 @@
 # ruff: noqa: UP045
 # The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
 
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.errors import ModelError, ParameterError
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+TRAINERS = {  # module and function, imported when a model is trained
+    "sweepnet": ("sweepnet_training", "train_sweepnet"),
+    "hybriddepth": ("published_training", "train_published"),
+    "crossdepth": ("published_training", "train_published"),
+}
 
 
 def train(
@@ -23,7 +32,9 @@ def train(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines that train together.")] = 1,
     precision: Annotated[
         str,
-        typer.Option("--precision", help="auto (bfloat16 on a GPU), 32-true, bf16-mixed, 16-mixed."),
+        typer.Option(
+            "--precision", help="auto (bf16-mixed on a GPU, else 32-true), 32-true, bf16-mixed, 16-mixed."
+        ),
     ] = "auto",
 ) -> int:
     """Train a model as CONFIG says.
@@ -33,15 +44,20 @@ def train(
     """
     from hybriddepth_ros.training.config import keep_record, read_config
 
+    if not re.fullmatch(r"auto|[1-9]\d*", devices):
+        raise ParameterError(f"--devices {devices}: expected auto or a whole number from 1 up")
+    if precision not in PRECISIONS:
+        raise ParameterError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
     wanted = read_config(config)
+    module, function = TRAINERS[wanted.model]
     try:
-        from hybriddepth_ros.training.sweepnet_training import train_sweepnet
+        trainer = getattr(import_module(f"hybriddepth_ros.training.{module}"), function)
     except ImportError as error:
         raise ModelError(f"train: a Python package is missing: {error}; pip install lightning") from None
     folder = out or Path("out/training") / config.stem
     keep_record(folder, wanted)
     try:
-        weights = train_sweepnet(wanted.settings, folder, devices, nodes, precision)
+        weights = trainer(wanted.settings, folder, devices, nodes, precision)
     except SystemExit:  # how Lightning ends after Ctrl-C, when all is written
         print(f"Stopped; the same command goes on from {folder / 'checkpoints'}.")
         return 130

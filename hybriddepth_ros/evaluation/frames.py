@@ -11,6 +11,7 @@ import numpy.typing as npt
 from hybriddepth_ros.errors import DatasetError
 from hybriddepth_ros.evaluation.metrics import is_depth
 from hybriddepth_ros.focal_stack import FocalStack
+from hybriddepth_ros.image_files import ImageRGB
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -70,7 +71,8 @@ class EvaluationFrame:
 
     truth: in the frame of the slice `reference`; valid [H, W] bool: the pixels that count, each of which has
     a truth. oracle: the focus distances came from the ground truth, so that the stack gives the depth range
-    away. confidence [H, W] float32, at least 0: weights of the pixels, or None.
+    away. confidence [H, W] float32, at least 0: weights of the pixels, or None. sharp [H, W, 3] uint8 RGB:
+    the image that the stack was made of, None where it was taken by a camera.
     """
 
     name: str
@@ -80,6 +82,7 @@ class EvaluationFrame:
     oracle: bool = False
     confidence: Floats | None = None
     reference: int = 0
+    sharp: ImageRGB | None = None
 
     def __post_init__(self) -> None:
         size = self.stack.slices[0].image.shape[:2]

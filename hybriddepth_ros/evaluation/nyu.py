@@ -6,6 +6,7 @@ Not tried on the published files.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hybriddepth_ros.evaluation.synthesis import RgbdImage
 from hybriddepth_ros.image_files import ImageRGB
 
 DEFAULT_PROTOCOL = "nyu_published"
+SPLITS = {"test": ("test", 0.0), "train": ("sync", 255.0)}  # folder of the images, grey of their border
 CROP_HEIGHT, CROP_WIDTH = 384, 512
 
 _FIRST_PX = 5  # the search for a border begins this far inside
@@ -26,34 +28,42 @@ _BORDER_SHARE = 0.1
 
 
 class NyuDepth(RgbdFrames):
-    """Test images of a list: lines `rgb-path depth-path focal-length` below `root/test`.
+    """Images of a split's list: lines `rgb-path depth-path focal-length` below `root/test` or `root/sync`.
 
-    Depth in a border that the camera's undistortion left black counts for nothing. A published protocol
-    takes the middle 384x512 of the image, at its own scale; any other fits the whole to its camera.
+    Depth in a border that the camera's undistortion left black (in training images white) counts for nothing.
+    A published protocol takes the middle 384x512 of the image, at its own scale; any other fits the whole to
+    its camera.
     """
 
-    def __init__(self, root: str | Path, protocol: EvaluationProtocol | None = None) -> None:
+    def __init__(
+        self, root: str | Path, protocol: EvaluationProtocol | None = None, split: str = "test"
+    ) -> None:
         root = Path(root)
         protocol = protocol or load_protocol(DEFAULT_PROTOCOL)
-        reader = read_without_border
+        pairs = listed_pairs(root, split)
+        read = read_without_border
         if protocol.renderer == PUBLISHED:
             camera = replace(protocol.camera, width=CROP_WIDTH, height=CROP_HEIGHT)
-            protocol, reader = replace(protocol, camera=camera), read_middle
-        super().__init__("NYU Depth V2", listed_pairs(root), protocol, reader)
+            protocol, read = replace(protocol, camera=camera), read_middle
+        reader = partial(read, border_grey=SPLITS[split][1])
+        name = "NYU Depth V2" if split == "test" else f"NYU Depth V2 {split}"
+        super().__init__(name, pairs, protocol, reader)
 
 
-def find_list(root: Path) -> Path | None:
-    """The list of test images in a folder, None if there is none or more than one."""
-    lists = sorted(path for path in root.glob("*.txt") if "test" in path.name.lower())
+def find_list(root: Path, split: str = "test") -> Path | None:
+    """The list of a split's images in a folder, None if there is none or more than one."""
+    lists = sorted(path for path in root.glob("*.txt") if split in path.name.lower())
     return lists[0] if len(lists) == 1 else None
 
 
-def listed_pairs(root: Path) -> list[RgbdPair]:
-    """The pairs that the list in `root` names."""
-    listing = find_list(root)
+def listed_pairs(root: Path, split: str = "test") -> list[RgbdPair]:
+    """The pairs that the split's list in `root` names."""
+    if split not in SPLITS:
+        raise DatasetError(f"NYU Depth V2: expected the split {' or '.join(SPLITS)}, got {split!r}")
+    listing = find_list(root, split)
     if listing is None:
-        raise DatasetError(f"{root}: expected one list of test images (*test*.txt), as of NYU Depth V2")
-    folder = root / "test"
+        raise DatasetError(f"{root}: expected one list of {split} images (*{split}*.txt), as of NYU Depth V2")
+    folder = root / SPLITS[split][0]
     pairs = []
     for number, line in enumerate(read_list(listing), start=1):
         where = f"{listing}: line {number}"
@@ -67,8 +77,8 @@ def listed_pairs(root: Path) -> list[RgbdPair]:
     return pairs
 
 
-def read_without_border(pair: RgbdPair) -> RgbdImage:
-    """The pair with no depth in its black border, where the colours continue those inside."""
+def read_without_border(pair: RgbdPair, border_grey: float = 0.0) -> RgbdImage:
+    """The pair with no depth in its border of this grey, where the colours continue those inside."""
     image = pair.read()
     if image.rgb.shape[:2] != image.depth.shape:
         sizes = f"{list(image.rgb.shape[:2])} and {list(image.depth.shape)}"
@@ -76,16 +86,16 @@ def read_without_border(pair: RgbdPair) -> RgbdImage:
     height, width = image.depth.shape
     if min(height, width) <= 4 * _LAST_PX:
         raise DatasetError(f"{pair.rgb}: expected more than {4 * _LAST_PX} px each way, got {width}x{height}")
-    top, bottom, left, right = inner_bounds(image.rgb)
+    top, bottom, left, right = inner_bounds(image.rgb, border_grey)
     inside = (slice(top, bottom), slice(left, right))
     margins = ((top, height - bottom), (left, width - right))
     rgb = np.pad(image.rgb[inside], (*margins, (0, 0)), mode="reflect")
     return RgbdImage(rgb, np.pad(image.depth[inside], margins), image.camera)
 
 
-def read_middle(pair: RgbdPair) -> RgbdImage:
+def read_middle(pair: RgbdPair, border_grey: float = 0.0) -> RgbdImage:
     """The middle 384x512 of it."""
-    image = read_without_border(pair)
+    image = read_without_border(pair, border_grey)
     height, width = image.depth.shape
     top, left = (height - CROP_HEIGHT) // 2, (width - CROP_WIDTH) // 2
     if top < 0 or left < 0:

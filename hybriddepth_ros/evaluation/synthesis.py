@@ -60,7 +60,13 @@ def synthesise(name: str, image: RgbdImage, protocol: EvaluationProtocol) -> Eva
         raise DatasetError(text if text.startswith(name) else f"{name}: {text}") from None
     truth = np.where(valid, fitted.depth, np.float32(0.0))
     return EvaluationFrame(
-        name, stack, MetricTruth(truth), valid, oracle=protocol.oracle, reference=reference
+        name,
+        stack,
+        MetricTruth(truth),
+        valid,
+        oracle=protocol.oracle,
+        reference=reference,
+        sharp=fitted.rgb,
     )
 
 

@@ -76,6 +76,14 @@ def load_published(layout: PublishedLayout, state_dict: Mapping[str, Any], model
                 tensor.copy_(piece)
 
 
+def published_tensors(layout: PublishedLayout) -> dict[str, Tensor]:
+    """What `load_published` takes: the layout's tensors under their published names, zeros for the unused."""
+    joined = {
+        name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in layout.targets.items()
+    }
+    return joined | {name: torch.zeros(shape) for name, shape in layout.unused.items()}
+
+
 def without_part_prefix(state_dict: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
     """The entries of one part by their names within it, where all carry its prefix."""
     return _without_prefix(_without_prefix(state_dict, LIGHTNING_PREFIX), prefix)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # What follows from the unit, where nobody says otherwise; the published training sets are the source.
-_BY_UNIT: dict[str, dict[str, Any]] = {
+BY_UNIT: dict[str, dict[str, Any]] = {
     "metres": {"slice_order": "rising", "depth_range": (0.02, 10.0), "invert_depth": True},
     "disparity": {
         "slice_order": "falling",
@@ -81,7 +81,7 @@ def describe(
     if unit not in FOCUS_UNITS:
         raise WeightsError(f"focus unit: expected {', '.join(FOCUS_UNITS)}, got {unit!r}")
     if unit != settings.get("focus_unit"):
-        settings = dict(_BY_UNIT[unit])
+        settings = dict(BY_UNIT[unit])
     return WeightsConfig(
         name, held, **_without_model(settings | told | {"focus_unit": unit}), **_origin(path, published)
     )

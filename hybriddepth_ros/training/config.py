@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,18 @@ import yaml
 
 from hybriddepth_ros.errors import OutputError, ParameterError
 from hybriddepth_ros.parameters import from_mapping, nearest_name
+from hybriddepth_ros.training.published_settings import CrossDepthTraining, HybridDepthTraining
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 
-SETTINGS = {"sweepnet": SweepNetTraining}
+Settings = SweepNetTraining | HybridDepthTraining | CrossDepthTraining
+
+SETTINGS: dict[str, type[Settings]] = {
+    "sweepnet": SweepNetTraining,
+    "hybriddepth": HybridDepthTraining,
+    "crossdepth": CrossDepthTraining,
+}
 RECORD = "training.yaml"
+CHECKPOINTS = "checkpoints"
 # What may be changed between one start and the next: how long, and how it is run.
 MAY_CHANGE = ("steps", "workers", "validation_batches")
 
@@ -23,7 +32,7 @@ class TrainingConfig:
     """What is trained, and with which settings."""
 
     model: str
-    settings: SweepNetTraining
+    settings: Settings
 
 
 def read_config(path: Path) -> TrainingConfig:
@@ -38,7 +47,7 @@ def read_config(path: Path) -> TrainingConfig:
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected keys and values, at least model")
     model = values.pop("model", None)
-    if model not in SETTINGS:
+    if not isinstance(model, str) or model not in SETTINGS:
         known = ", ".join(SETTINGS)
         hint = nearest_name(str(model), SETTINGS)
         raise ParameterError(f"{path}: model: expected one of {known}, got {model!r}{hint}")
@@ -46,22 +55,47 @@ def read_config(path: Path) -> TrainingConfig:
 
 
 def keep_record(folder: Path, config: TrainingConfig) -> None:
-    """Write down what the folder's training is made with; ParameterError if it was begun otherwise."""
+    """Write down what the folder's training is made with; ParameterError if it was begun otherwise.
+
+    It was begun when there is a checkpoint: a start that ended before, at a wrong path say, settles nothing.
+    """
     record = folder / RECORD
-    now: dict[str, Any] = {"model": config.model, **asdict(config.settings)}
-    if record.exists():
-        try:
-            before = yaml.safe_load(record.read_bytes())
-        except (OSError, yaml.YAMLError) as error:
-            raise ParameterError(f"{record}: expected the settings of a training: {error}") from None
-        for key, value in now.items():
+    text = yaml.safe_dump({"model": config.model, **asdict(config.settings)}, sort_keys=False)
+    if record.exists() and any((folder / CHECKPOINTS).glob("*.ckpt")):
+        before = _read_record(record)
+        for key, value in yaml.safe_load(text).items():
             if key not in MAY_CHANGE and before.get(key) != value:
                 raise ParameterError(
                     f"{key}: {folder} holds a training with {before.get(key)!r}, not {value!r};"
                     " give another --out"
                 )
+    if not is_first_process():
+        return
+    part = record.with_name(f"{RECORD}.{os.getpid()}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(yaml.safe_dump(now, sort_keys=False), encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, record)
     except OSError as error:
         raise OutputError(f"--out {folder}: expected a writable folder ({error.strerror})") from None
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that train together.
+
+    By the environment that Lightning, torchrun and SLURM start them in: it is known before any of these is.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _read_record(record: Path) -> dict[str, Any]:
+    try:
+        before = yaml.safe_load(record.read_bytes())
+    except (OSError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        raise ParameterError(
+            f"{record}: expected the settings of a training, could not read them; give another --out"
+        )
+    return before

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-CHECKPOINTS = "checkpoints"
+from hybriddepth_ros.errors import ParameterError, one_line
+from hybriddepth_ros.training.config import CHECKPOINTS, is_first_process
 
 
 def fit(
@@ -41,21 +43,25 @@ def fit(
         save_on_train_epoch_end=True,
     )
     average = [EMAWeightAveraging(decay=ema_decay)] if ema_decay else []
-    trainer = Trainer(
-        accelerator="auto",
-        devices=devices,
-        num_nodes=nodes,
-        precision=precision,  # type: ignore[arg-type]
-        max_epochs=epochs,
-        gradient_clip_val=gradient_clip,
-        logger=CSVLogger(folder, name="log"),
-        callbacks=[saver, *average, *callbacks],
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-    )
+    try:
+        trainer = Trainer(
+            accelerator="auto",
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=epochs,
+            gradient_clip_val=gradient_clip,
+            logger=CSVLogger(folder, name="log"),
+            callbacks=[saver, *average, *callbacks],
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            enable_progress_bar=not quiet,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError) as error:  # devices that this machine lacks, say
+        asked = f"--devices {devices} --nodes {nodes} --precision {precision}"
+        raise ParameterError(f"{asked}: expected what this machine can do: {one_line(error)}") from None
     trainer.fit(module, ckpt_path=newest_checkpoint(folder))
     return trainer
 
@@ -63,6 +69,7 @@ def fit(
 def newest_checkpoint(folder: Path) -> Path | None:
     """The last that was written whole; a write that was cut off leaves no file of that name."""
     found = sorted((folder / CHECKPOINTS).glob("epoch*.ckpt"))
-    for older in found[:-1]:  # of a start that was killed
-        older.unlink()
+    if is_first_process():
+        for older in found[:-1]:  # of a start that was killed
+            older.unlink()
     return found[-1] if found else None

@@ -77,6 +77,23 @@ def test_white_borders_are_those_of_the_training_images() -> None:
     assert inner_bounds(rgb, border_grey=255.0)[0] == 10 and inner_bounds(rgb)[0] == 5
 
 
+def test_training_images_lie_in_sync_and_have_a_list_of_their_own(tmp_path: Path) -> None:
+    rgb, depth = rgb_and_depth(*SIZE, near=1.0, far=4.0)
+    rgb[:60] = 255
+    write_rgb(tmp_path / "sync" / "kitchen" / "rgb_1.png", rgb)
+    write_depth_mm(tmp_path / "sync" / "kitchen" / "depth_1.png", depth)
+    (tmp_path / "nyu_train_files.txt").write_text(LINE)
+    source = NyuDepth(tmp_path, load_protocol("rooms"), "train")
+    assert source.name == "NYU Depth V2 train" and source.names() == ["kitchen/rgb_1"]
+    frame = source.load(0)
+    assert not frame.valid[:21].any() and frame.valid[25, 300], "the white border was not found"
+    assert np.array_equal(frame.sharp[100:200, 100:500], rgb[100:200, 100:500])
+    with pytest.raises(HybridDepthError, match=r"expected one list of test images \(\*test\*\.txt\)"):
+        NyuDepth(tmp_path)
+    with pytest.raises(HybridDepthError, match="expected the split test or train, got 'val'"):
+        NyuDepth(tmp_path, split="val")
+
+
 def test_inside_the_border_nothing_changes(tmp_path: Path) -> None:
     write_nyu(tmp_path, border=12)
     folder = tmp_path / "test" / "kitchen"

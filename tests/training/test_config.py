@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hybriddepth_ros.errors import ParameterError
-from hybriddepth_ros.training.config import TrainingConfig, keep_record, read_config
+from hybriddepth_ros.training.config import CHECKPOINTS, TrainingConfig, keep_record, read_config
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config/training").glob("*.yaml"))
@@ -52,6 +52,13 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
     keep_record(tmp_path, TrainingConfig("sweepnet", SweepNetTraining(seed=1, steps=100)))
+    (tmp_path / CHECKPOINTS).mkdir()
+    (tmp_path / CHECKPOINTS / "epoch00000.ckpt").touch()
     keep_record(tmp_path, TrainingConfig("sweepnet", SweepNetTraining(seed=1, steps=200)))  # longer: fine
     with pytest.raises(ParameterError, match=r"seed: .* holds a training with 1, not 2"):
         keep_record(tmp_path, TrainingConfig("sweepnet", SweepNetTraining(seed=2, steps=200)))
+
+
+def test_a_start_that_left_no_checkpoint_settles_nothing(tmp_path: Path) -> None:
+    keep_record(tmp_path, TrainingConfig("sweepnet", SweepNetTraining(init_from="misspelt")))
+    keep_record(tmp_path, TrainingConfig("sweepnet", SweepNetTraining(init_from="right")))
