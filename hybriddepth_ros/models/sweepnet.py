@@ -58,8 +58,8 @@ class SweepNet(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = {
-            "channels": channels,
-            "joined_channels": joined_channels,
+            "channels": list(channels),
+            "joined_channels": list(joined_channels),
             "edge_channels": edge_channels,
         }
         head_channels = joined_channels[0]

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hybriddepth_ros import __version__
+from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.models.base import find_device
+from hybriddepth_ros.models.checkpoint_files import sha256_of
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import (
     SweepNetWeights,
@@ -21,7 +23,9 @@ from hybriddepth_ros.models.sweepnet_weights import (
     save_sweepnet,
     trained_network,
 )
+from hybriddepth_ros.models.weights_config import identity
 from hybriddepth_ros.training.calibration import calibrate
+from hybriddepth_ros.training.config import is_first_process
 from hybriddepth_ros.training.sweepnet_loss import LossWeights, sweepnet_loss
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticBatches
@@ -42,7 +46,13 @@ class SweepNetModule(LightningModule):
         torch.manual_seed(settings.seed)
         self.network = SweepNet()
         if settings.init_from:
-            self.network.load_state_dict(load_sweepnet(settings.init_from).network.state_dict())
+            start = load_sweepnet(settings.init_from).network
+            if start.widths != self.network.widths:
+                raise ParameterError(
+                    f"init_from: {settings.init_from}: expected the widths {self.network.widths},"
+                    f" got {start.widths}"
+                )
+            self.network.load_state_dict(start.state_dict())
         on_device(self.network, "cpu")
         self.loss_weights = LossWeights()
 
@@ -136,6 +146,9 @@ def train_sweepnet(
         nodes,
         quiet=quiet,
     )
+    path = folder / "sweepnet.safetensors"
+    if not is_first_process():
+        return path
     newest = newest_checkpoint(folder)
     # Not the module's: where a training was whole already, that one holds the weights without the average.
     network = trained_network(newest) if newest else module.network.eval()
@@ -145,9 +158,8 @@ def train_sweepnet(
         "model": "sweepnet",
         "data": "procedural scenes rendered by hybriddepth_ros.simulation",
         "version": __version__,
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"init_from": _identity(settings.init_from)},
     }
-    path = folder / "sweepnet.safetensors"
     save_sweepnet(path, SweepNetWeights(network, calibration, card))
     return path
 
@@ -159,6 +171,10 @@ def held_out(
     return SyntheticBatches(
         _stacks(settings), settings.seed + offset, count, device=device, workers=settings.workers
     )
+
+
+def _identity(weights: str) -> str:
+    return identity(Path(weights).stem, sha256_of(Path(weights))) if weights else ""
 
 
 def _stacks(settings: SweepNetTraining) -> StackSettings:

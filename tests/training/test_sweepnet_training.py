@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
+from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.models.checkpoint_files import read_safetensors
-from hybriddepth_ros.models.sweepnet_weights import load_sweepnet
+from hybriddepth_ros.models.sweepnet import SweepNet
+from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, load_sweepnet, save_sweepnet
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 from hybriddepth_ros.training.sweepnet_training import SweepNetModule, held_out
 
@@ -123,3 +125,17 @@ def test_held_out_stacks_are_none_of_those_trained_on() -> None:
     trained = [batch.target for batch in held_out(settings, 0, 4)]
     unseen = next(iter(held_out(settings, 1_000_000, 1))).target
     assert all(not torch.equal(unseen, target) for target in trained)
+
+
+def test_weights_of_another_shape_are_not_begun_with(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.safetensors"
+    save_sweepnet(path, SweepNetWeights(SweepNet(edge_channels=8)))
+    with pytest.raises(ParameterError, match=r"init_from: .*narrow.safetensors: expected the widths"):
+        SweepNetModule(SweepNetTraining(init_from=str(path)))
+
+
+def test_training_begins_with_the_weights_that_are_named(tmp_path: Path) -> None:
+    path, drawn = tmp_path / "begun.safetensors", SweepNet()
+    save_sweepnet(path, SweepNetWeights(drawn))
+    begun = SweepNetModule(SweepNetTraining(init_from=str(path))).network.state_dict()
+    assert all(torch.equal(tensor, begun[name]) for name, tensor in drawn.state_dict().items())
