@@ -173,7 +173,7 @@ class DepthEstimator:
 
 
 def load_estimator(
-    model: str = "classical",
+    model: str = "sweepnet",
     device: str = "auto",
     options: EstimatorOptions | None = None,
     weights: str = "",

@@ -38,7 +38,7 @@ def demo(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of the simulated scene and its noise.")
     ] = 0,
-    model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "classical",
+    model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "sweepnet",
     device: Annotated[
         str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")
     ] = "auto",

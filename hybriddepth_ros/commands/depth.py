@@ -35,7 +35,7 @@ def depth(
         Optional[Path],
         typer.Option("--out", help="Folder for the results.  [default: out/<name of the stack>]"),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "classical",
+    model: Annotated[str, typer.Option("--model", help="Depth model, by its name.")] = "sweepnet",
     weights: Annotated[
         Optional[str],
         typer.Option(

@@ -39,7 +39,7 @@ def evaluate(
             "--model",
             metavar="M[:WEIGHTS]",
             help="Depth model, by its name, with the name or file of its weights; may be repeated.  "
-            "[default: classical]",
+            "[default: sweepnet]",
         ),
     ] = None,
     protocol: Annotated[
@@ -117,7 +117,7 @@ def evaluate(
     began = time.perf_counter()
     request = Request(
         source=source,
-        models=tuple(model or ("classical",)),
+        models=tuple(model or ("sweepnet",)),
         protocol=protocol,
         kind=kind,
         slices=tuple(slices or ()),

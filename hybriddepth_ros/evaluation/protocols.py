@@ -138,15 +138,19 @@ class ProtocolMotion:
 class ProtocolFrames:
     """Which frames suit the sweep, and which of their pixels."""
 
-    median_depth_m: tuple[float, ...] = parameter(
-        (), "frames whose median depth lies within", unit="m", minimum=0.0, maximum=1e4
+    scene_depth_m: tuple[float, ...] = parameter(
+        (),
+        "frames of whose measured pixels nine in ten lie within",
+        unit="m",
+        minimum=0.0,
+        maximum=1e4,
     )
     depth_m: tuple[float, ...] = parameter(
         (), "pixels whose depth lies between", unit="m", minimum=0.0, maximum=1e4
     )
 
     def __post_init__(self) -> None:
-        for name in ("median_depth_m", "depth_m"):
+        for name in ("scene_depth_m", "depth_m"):
             ends = getattr(self, name)
             if ends and (len(ends) != 2 or not ends[0] < ends[1]):
                 raise ParameterError(f"{name}: expected two ascending numbers, got {list(ends)}")

@@ -20,6 +20,7 @@ from hybriddepth_ros.image_files import read_bytes, read_image
 
 MANIFEST_NAME = "manifest.json"
 DEPTH_SUFFIX = ".depth_mm.png"
+SCENE_SHARE = 0.9  # of the measured pixels, to lie in a protocol's range
 RGB_SUFFIXES = (".rgb.jpg", ".rgb.jpeg", ".rgb.png")
 _MAX_LIST_BYTES = 1 << 26
 
@@ -43,10 +44,11 @@ class RgbdPair:
             camera = CameraIntrinsics(*self.k, width=rgb.shape[1], height=rgb.shape[0])
         return RgbdImage(rgb, read_depth_mm(self.depth), camera)
 
-    def median_depth_m(self) -> float:
-        """Median of what was measured [m]."""
+    def share_within(self, low: float, high: float) -> float:
+        """How much of what was measured lies between two depths [m]; 0 where nothing was."""
         depth = read_depth_mm(self.depth)
-        return float(np.median(depth[depth > 0]))
+        measured = depth[depth > 0]
+        return float(((measured >= low) & (measured <= high)).mean()) if measured.size else 0.0
 
 
 Reader = Callable[[RgbdPair], RgbdImage]
@@ -70,8 +72,8 @@ class RgbdFrames:
         self._pairs = suited(pairs, protocol)
         self._reader = reader
         if not self._pairs:
-            low, high = protocol.frames.median_depth_m or (0.0, float("inf"))
-            expected = f"a frame with a median depth of {low:g} to {high:g} m (protocol {protocol.name})"
+            low, high = protocol.frames.scene_depth_m or (0.0, float("inf"))
+            expected = f"a frame mostly {low:g} to {high:g} m away (protocol {protocol.name})"
             raise DatasetError(f"{name}: expected {expected}, found none in {len(pairs)}")
 
     @property
@@ -101,14 +103,14 @@ class RgbdFolder(RgbdFrames):
 
 
 def suited(pairs: Sequence[RgbdPair], protocol: EvaluationProtocol) -> list[RgbdPair]:
-    """The pairs whose median depth suits the protocol; those that cannot be read stay, to be reported."""
-    if not protocol.frames.median_depth_m:
+    """The pairs whose depth suits the protocol; those that cannot be read stay, to be reported."""
+    if not protocol.frames.scene_depth_m:
         return list(pairs)
-    low, high = protocol.frames.median_depth_m
+    low, high = protocol.frames.scene_depth_m
 
     def suits(pair: RgbdPair) -> bool:
         try:
-            return low <= pair.median_depth_m() <= high
+            return pair.share_within(low, high) >= SCENE_SHARE
         except HybridDepthError:
             return True
 

@@ -74,7 +74,7 @@ class FocusSweepParameters:
 class DepthParameters:
     """What `depth` listens to, which model it runs and how it publishes."""
 
-    model: str = parameter("classical", "depth model, by its name")
+    model: str = parameter("sweepnet", "depth model, by its name")
     weights: str = parameter(
         "",
         "weights of the model: an installed name, or a file; empty = the first that is installed for it",

@@ -60,16 +60,19 @@ def test_a_manifest_rules_the_order_and_gives_intrinsics(tmp_path: Path) -> None
     assert source.load(1).stack.camera is None
 
 
-def test_frames_are_chosen_by_their_median_depth(tmp_path: Path) -> None:
+def test_frames_are_chosen_by_where_most_of_their_pixels_are(tmp_path: Path) -> None:
     write_pair(tmp_path, "table", near=0.4, far=0.9)
     write_pair(tmp_path, "room", near=2.0, far=4.0)
+    write_pair(tmp_path, "table in a room", near=0.4, far=4.0)
     (tmp_path / "broken.rgb.png").write_bytes(b"")
     (tmp_path / "broken.depth_mm.png").write_bytes(b"not an image")
-    chosen = RgbdFolder(tmp_path, protocol(median_depth_m=[0.25, 1.0])).names()
+    chosen = RgbdFolder(tmp_path, protocol(scene_depth_m=[0.25, 1.0])).names()
     assert chosen == ["broken", "table"]  # what cannot be read is for the runner to report
     (tmp_path / "broken.depth_mm.png").unlink()
-    with pytest.raises(HybridDepthError, match=r"a median depth of 8 to 9 m \(protocol p\), found none in 2"):
-        RgbdFolder(tmp_path, protocol(median_depth_m=[8, 9]))
+    with pytest.raises(
+        HybridDepthError, match=r"a frame mostly 8 to 9 m away \(protocol p\), found none in 3"
+    ):
+        RgbdFolder(tmp_path, protocol(scene_depth_m=[8, 9]))
 
 
 @pytest.mark.parametrize(
