@@ -140,7 +140,7 @@ class ProtocolFrames:
 
     scene_depth_m: tuple[float, ...] = parameter(
         (),
-        "frames of whose measured pixels nine in ten lie within",
+        "frames of whose measured pixels four in five lie within",
         unit="m",
         minimum=0.0,
         maximum=1e4,

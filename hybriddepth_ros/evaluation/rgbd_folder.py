@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hybriddepth_ros.errors import DatasetError, HybridDepthError, StackError
 from hybriddepth_ros.evaluation.frames import EvaluationFrame
 from hybriddepth_ros.evaluation.protocols import EvaluationProtocol
@@ -20,7 +18,7 @@ from hybriddepth_ros.image_files import read_bytes, read_image
 
 MANIFEST_NAME = "manifest.json"
 DEPTH_SUFFIX = ".depth_mm.png"
-SCENE_SHARE = 0.9  # of the measured pixels, to lie in a protocol's range
+SCENE_SHARE = 0.8  # of the measured pixels, to lie in a protocol's range
 RGB_SUFFIXES = (".rgb.jpg", ".rgb.jpeg", ".rgb.png")
 _MAX_LIST_BYTES = 1 << 26
 
