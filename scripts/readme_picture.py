@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draws docs/images/depth.png: the simulated scene and its depth, below them a phone stack's depth and sigma.
+"""Draws docs/images/depth.png: the simulated scene and its depth, below them depth and sigma of phone stacks.
 
-    .venv/bin/python scripts/readme_picture.py STACK
+    .venv/bin/python scripts/readme_picture.py STACK...
 
-Of the phone stack only what was estimated is drawn; the photographs are not ours to publish.
+Of the phone stacks only what was estimated is drawn; the photographs are not ours to publish.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ def resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArr
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST), np.float32)
 
 
-def main(stack_folder: str) -> None:
-    estimator = load_estimator("classical")
+def main(stack_folders: list[str]) -> None:
+    estimator = load_estimator()
     simulated = estimator(simulated_stack())
-    phone = estimator(FocalStack.load(stack_folder))
     height, width = simulated.depth.shape
-    size = (width, height)
     panels = [
         Panel("simulated scene, all in focus", simulated.all_in_focus),
         depth_panel("its depth", simulated.depth),
-        depth_panel("a hand-held phone stack: depth", resized(phone.depth, size)),
-        sigma_panel("and its 1 sigma", resized(phone.sigma, size)),
     ]
+    for folder in stack_folders:
+        phone = estimator(FocalStack.load(folder))
+        panels.append(depth_panel("a hand-held phone's stack: depth", resized(phone.depth, (width, height))))
+        panels.append(sigma_panel("and its 1 sigma", resized(phone.sigma, (width, height))))
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_bytes(draw_panels(panels, columns=2, width_in=4.0))
     print(TARGET)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1:])

@@ -24,7 +24,7 @@ from hybriddepth_ros.evaluation.runner import (
     evenly,
 )
 from hybriddepth_ros.evaluation.store import ResultStore
-from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, model_names, takes_weights, usable_precision
+from hybriddepth_ros.models import NO_PRIOR, model_names, precisions_of, takes_weights, usable_precision
 from hybriddepth_ros.models.base import has_own_prior
 from hybriddepth_ros.models.prior import check_prior
 from hybriddepth_ros.parameters import nearest_name
@@ -178,13 +178,21 @@ def notes_on(found: list[Spec], request: Request) -> list[str]:
     """Which models run without an option that others take; ParameterError for one that none of them takes."""
     notes = []
     models = {spec.model for spec in found}
-    for option, reason in (("precision", f"knows {PRECISIONS[0]} only"), ("prior", "has a prior of its own")):
+    for option, reason_of in (("precision", _known_precisions), ("prior", _own_prior)):
         asked = getattr(request, option)
         without = sorted({spec.model for spec in found if getattr(spec, option) != asked})
         if len(without) == len(models):
-            raise ParameterError(f"--{option} {asked}: {without[0]} {reason}")
-        notes += [f"{model} {reason}: --{option} {asked} is for the others" for model in without]
+            raise ParameterError(f"--{option} {asked}: {without[0]} {reason_of(without[0])}")
+        notes += [f"{model} {reason_of(model)}: --{option} {asked} is for the others" for model in without]
     return notes
+
+
+def _known_precisions(model: str) -> str:
+    return f"knows {' and '.join(precisions_of(model))} only"
+
+
+def _own_prior(model: str) -> str:
+    return "has a prior of its own"
 
 
 def run(evaluation: Evaluation, out: Path, at_most: int, pictures: int, resume: bool) -> Outcome:

@@ -15,6 +15,7 @@ from hybriddepth_ros.models.base import (
     check_device,
     load_model,
     model_names,
+    precisions_of,
     takes_weights,
     usable_precision,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "load_model",
     "load_prior",
     "model_names",
+    "precisions_of",
     "takes_weights",
     "usable_precision",
 ]

@@ -64,6 +64,7 @@ _HAVE_PRIOR = ("hybriddepth", "crossdepth")
 # CUDA's words, the CPU's, cuDNN's, oneDNN's
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "ALLOC_FAILED", "bad_alloc")
 PRECISIONS = ("float32", "int8", "bfloat16", "float16")
+_PRECISIONS_OF = {"classical": PRECISIONS[:1], "sweepnet": ("float32", "bfloat16", "float16")}
 ON_CPU, ON_CUDA = ("float32", "int8"), ("float32", "bfloat16", "float16")
 
 
@@ -86,7 +87,8 @@ def load_model(
     try:
         made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
     except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
-        raise ModelError(f"model: {name} needs a Python package that is not here: {error}") from None
+        hint = "; classical needs none"
+        raise ModelError(f"model: {name} needs a Python package that is not here: {error}{hint}") from None
     return made
 
 
@@ -100,14 +102,21 @@ def check_choice(name: str, device: str, weights: str, precision: str) -> None:
     check_device(device)
     if weights and not takes_weights(name):
         raise ModelError(f"model: {name} takes no weights, got {weights!r}")
-    if precision != PRECISIONS[0] and not takes_weights(name):
-        raise ModelError(f"precision: {name} knows {PRECISIONS[0]} only, got {precision!r}")
+    possible = precisions_of(name)
+    if precision in PRECISIONS and precision not in possible:
+        only = " only" if len(possible) == 1 else ""
+        raise ModelError(f"precision: {name} knows {', '.join(possible)}{only}, got {precision!r}")
     check_precision(precision, device)
 
 
 def takes_weights(name: str) -> bool:
-    """Whether a model needs weights, and knows of precisions."""
+    """Whether a model needs weights."""
     return name in _TAKE_WEIGHTS
+
+
+def precisions_of(name: str) -> tuple[str, ...]:
+    """What a model can compute in, on one device or another."""
+    return _PRECISIONS_OF.get(name, PRECISIONS)
 
 
 def has_own_prior(name: str) -> bool:
@@ -116,8 +125,8 @@ def has_own_prior(name: str) -> bool:
 
 
 def usable_precision(name: str, wanted: str) -> str:
-    """The precision that is wanted, or for a model that knows of none the only one it has."""
-    return wanted if takes_weights(name) else PRECISIONS[0]
+    """The precision that is wanted, or for a model that does not know it the one that every model has."""
+    return wanted if wanted in precisions_of(name) else PRECISIONS[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -80,12 +80,24 @@ def find_optics(
         return float(np.concatenate(lowest).mean())
 
     def best_blur(optics: StackOptics) -> StackOptics:
-        return min((replace(optics, blur_px_per_diopter=float(blur)) for blur in BLUR_HYPOTHESES), key=misfit)
+        misfits = [misfit(replace(optics, blur_px_per_diopter=float(blur))) for blur in BLUR_HYPOTHESES]
+        return replace(optics, blur_px_per_diopter=_between_hypotheses(misfits))
 
     def best_in_focus(optics: StackOptics) -> StackOptics:
         return min((replace(optics, in_focus_blur_px=blur) for blur in IN_FOCUS_HYPOTHESES), key=misfit)
 
     return best_blur(best_in_focus(best_blur(start)))
+
+
+def _between_hypotheses(misfits: list[float]) -> float:
+    """The blur [px/D] at the bottom of the parabola through the least misfit and its neighbours."""
+    best = int(np.argmin(misfits))
+    if not 0 < best < len(misfits) - 1:
+        return float(BLUR_HYPOTHESES[best])
+    below, least, above = misfits[best - 1 : best + 2]
+    offset = 0.5 * (below - above) / max(below - 2.0 * least + above, 1e-12)
+    ratio = BLUR_HYPOTHESES[1] / BLUR_HYPOTHESES[0]
+    return float(BLUR_HYPOTHESES[best] * ratio**offset)
 
 
 def fit_response(

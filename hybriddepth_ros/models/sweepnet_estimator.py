@@ -13,7 +13,7 @@ from hybriddepth_ros.image_files import smaller
 from hybriddepth_ros.models.base import (
     AlignedStack,
     FocusEstimate,
-    check_precision,
+    check_choice,
     find_device,
     is_out_of_memory,
 )
@@ -22,7 +22,7 @@ from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.freed_memory import keep_freed_memory
-from hybriddepth_ros.models.inference import HALF, INT8
+from hybriddepth_ros.models.inference import HALF
 from hybriddepth_ros.models.inputs import pad_to_multiple
 from hybriddepth_ros.models.sweepnet import MULTIPLE
 from hybriddepth_ros.models.sweepnet_inference import ready
@@ -41,11 +41,7 @@ class SweepNetEstimator:
 
     def __init__(self, device: str = "auto", weights: str = "", precision: str = "float32") -> None:
         self.device = find_device(device)
-        check_precision(precision, self.device)
-        if precision == INT8:
-            raise ModelError(
-                "precision: sweepnet knows float32, and on cuda bfloat16 and float16; got 'int8'"
-            )
+        check_choice("sweepnet", self.device, weights, precision)
         if self.device == "cpu":
             keep_freed_memory()
         self._half = HALF.get(precision)

@@ -119,9 +119,10 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("--precision", "cpu", "float16", "int8"),
     ),
     "precision of a model without": (
-        ["--precision", "int8"],
+        ["--model", "classical", "--precision", "int8"],
         ("--precision", "classical", "int8"),
     ),
+    "precision of a model that lacks it": (["--precision", "int8"], ("--precision", "sweepnet", "int8")),
     "device that is none": (["--device", "tpu"], ("--device", "tpu", "cuda")),
     "device that is not there": (["--device", "cuda:99"], ("--device", "cuda:99", "not there")),
     "unknown estimator option": (["-p", "max_dept:=3"], ("max_dept", "max_depth")),
@@ -147,8 +148,11 @@ def test_a_gpu_without_pytorch_is_refused_in_one_line(
     run_cli: RunCli, stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused(run_cli("depth", stack, "--out", tmp_path / "out", "--device", "cuda"), "--device", "PyTorch")
-    assert run_cli("depth", stack, "--out", tmp_path / "out", "--device", "cpu").code == 0
+    command = ("depth", stack, "--out", tmp_path / "out", "--model")
+    refused(run_cli(*command, "classical", "--device", "cuda"), "--device", "PyTorch")
+    assert run_cli(*command, "classical", "--device", "cpu").code == 0
+    said = ("model: sweepnet", "torch", "classical needs none")
+    refused(run_cli(*command, "sweepnet", "--device", "cpu"), *said)
 
 
 @pytest.mark.usefixtures("no_model")

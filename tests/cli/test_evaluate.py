@@ -43,7 +43,20 @@ def stacks(tmp_path: Path) -> Path:
 
 def test_numbers_rows_and_report_agree(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    outcome = run_cli("evaluate", stacks, "--out", out, "--slices", "2", "--slices", "3", "--pictures", "1")
+    outcome = run_cli(
+        "evaluate",
+        stacks,
+        "--out",
+        out,
+        "--slices",
+        "2",
+        "--slices",
+        "3",
+        "--pictures",
+        "1",
+        "--model",
+        "classical",
+    )
     assert outcome.code == 0, outcome.err
     assert {p.name for p in out.iterdir()} == FILES
     document = json.loads((out / "metrics.json").read_text())
@@ -71,7 +84,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(
     run_cli: RunCli, stacks: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("evaluate", stacks, "--out", out, "--pictures", "0")
+    arguments = ("evaluate", stacks, "--out", out, "--pictures", "0", "--model", "classical")
     assert run_cli(*arguments, "--frames", "1").code == 0
     kept = out / "results" / "classical" / "000000.npz"
     made = kept.stat().st_mtime_ns
@@ -133,7 +146,7 @@ def test_other_weights_under_the_same_name_are_refused(run_cli: RunCli, stacks: 
 
 def test_a_bad_frame_is_one_line_and_in_the_report(run_cli: RunCli, stacks: Path, tmp_path: Path) -> None:
     (stacks / "a" / "image_1_0.8.png").write_bytes(b"no image")
-    outcome = run_cli("evaluate", stacks, "--out", tmp_path / "out")
+    outcome = run_cli("evaluate", stacks, "--out", tmp_path / "out", "--model", "classical")
     assert outcome.code == 0
     (line,) = outcome.err.splitlines()
     assert line.startswith("skipped a (classical): ") and "image_1_0.8.png" in line
@@ -249,7 +262,7 @@ def test_a_disk_that_is_full_at_the_report_is_one_line_and_costs_no_result(
 ) -> None:
     """A limit between the size of the results and that of the report stands for the full disk."""
     out = tmp_path / "out"
-    arguments = ["evaluate", str(stacks), "--out", str(out)]
+    arguments = ["evaluate", str(stacks), "--out", str(out), "--model", "classical"]
     assert run_cli(*arguments).code == 0
     results = sorted((out / "results" / "classical").glob("*.npz"))
     largest, report = max(p.stat().st_size for p in results), (out / "report.html").stat().st_size

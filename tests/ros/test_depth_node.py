@@ -520,7 +520,7 @@ def test_a_model_that_does_not_load_fails_the_transition_with_the_reason(
         assert (
             peer.call(GetState, "depth/get_state", GetState.Request()).current_state.label == "unconfigured"
         )
-        assert wait_for(lambda: newest() and "unknown model 'classical'" in newest().message)
+        assert wait_for(lambda: newest() and "unknown model 'sweepnet'" in newest().message)
         assert newest().level == b"\x02" and node.failure
 
 
@@ -571,7 +571,7 @@ def test_static_parameters_are_refused_while_the_model_loads(
         (result,) = node.set_parameters([Parameter("model", value="other")])
         loaded.set()
         assert "applied at the next configure" in result.reason
-        assert wait_for(future.done) and node.get_parameter("model").value == "classical"
+        assert wait_for(future.done) and node.get_parameter("model").value == "sweepnet"
 
 
 def test_while_a_model_loads_even_a_single_threaded_executor_answers(

@@ -83,7 +83,9 @@ def without(topic: str) -> Callable[[str, bytes], tuple[str, bytes] | None]:
 
 def test_offline_recorded_and_live_give_the_same_depth(bag: Path) -> None:
     source, recorded = BagSource(bag), RecordedSource(bag)
-    common = sorted({*source.names()} & {*recorded.names()})
+    # A recorder on a busy machine may miss an image: then there is no sigma.
+    whole = [n for i, n in enumerate(recorded.names()) if np.isfinite(recorded.load(i).reading.sigma).any()]
+    common = sorted({*source.names()} & {*whole})
     assert len(common) >= 2
     estimator = load_estimator("classical", "cpu")
     with ReplayedGraph(source, {"model": "classical", "device": "cpu"}) as graph:
@@ -114,8 +116,9 @@ def test_frames_of_a_bag_have_the_reference_that_the_node_takes(bag: Path) -> No
 
 def test_the_command_scores_a_bag_in_all_three_ways(bag: Path, tmp_path: Path) -> None:
     means = []
-    for mode in ([], ["--recorded"], ["--live"]):
-        out = tmp_path / "-".join(["out", *mode])
+    model = ["--model", "classical"]  # with which the bag was recorded
+    for mode in (model, ["--recorded"], ["--live", *model]):
+        out = tmp_path / "".join(["out", *mode])
         assert main(["evaluate", str(bag), "--out", str(out), "--pictures", "1", *mode]) == 0
         document = json.loads((out / "metrics.json").read_text())
         assert document["oracle_focus"] is False and not document["failures"]
