@@ -280,14 +280,15 @@ def doubted(
 ) -> FocusEstimate:
     """The model's estimate, with a larger sigma where the slices do not lie over each other.
 
-    What is displaced by more than the residual that a slice is allowed may look blurred by as much. No
+    What is displaced by more than the residual that a slice is allowed may look blurred by as much; half of
+    the slices must say so, for displacements are often mistaken where a slice is far out of focus. No
     estimate (an infinite sigma) where the reference or all but one of the slices did not look.
     """
     height, width = focus.diopters.shape
     others = registration.used.copy()
     others[registration.reference] = False
     excess = np.maximum(np.square(registration.tile_residual_px[others]) - max_residual_px**2, 0.0)
-    tiles = excess.mean(axis=0) / focus.blur_px_per_diopter**2
+    tiles = np.median(excess, axis=0) / focus.blur_px_per_diopter**2
     variance = cv2.resize(tiles.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     sigma = np.sqrt(cv2.accumulateSquare(focus.sigma_diopters, variance))
     if not aligned.covered.all():
