@@ -1,4 +1,4 @@
-"""Time of `classical` with registration on five 480x640 slices, as a whole and per stage.
+"""Time of `classical` and `sweepnet` with registration on five 480x640 slices, as a whole and per stage.
 
 .venv/bin/python benchmarks/estimate.py
 """
@@ -33,22 +33,24 @@ def simulated_stack() -> FocalStack:
     return FocalStack(tuple(slices), lens=camera.lens, name="simulated")
 
 
-def main() -> None:
-    stack = simulated_stack()
-    estimator = load_estimator("classical")
+def rows_of(model: str, stack: FocalStack, copy: float) -> list[dict[str, object]]:
+    """The whole call, and its stages."""
+    estimator = load_estimator(model, device="cpu")
     laps: dict[str, list[float]] = defaultdict(list)
 
     def run() -> None:
         for stage, ms in estimator(stack).timings_ms.items():
             laps[stage].append(ms)
 
-    whole = median_ms(run)
+    whole = result(f"{model}_stack", median_ms(run), copy)
+    stages = [result(f"{model}_stack/{stage}", statistics.median(ms), copy) for stage, ms in laps.items()]
+    return [whole, *stages]
+
+
+def main() -> None:
+    stack = simulated_stack()
     copy = copy_ms(sum(s.image.nbytes for s in stack.slices))
-    rows = [result("classical_stack", whole, copy)]
-    rows += [
-        result(f"classical_stack/{stage}", statistics.median(times), copy) for stage, times in laps.items()
-    ]
-    report(rows)
+    report([row for model in ("classical", "sweepnet") for row in rows_of(model, stack, copy)])
 
 
 if __name__ == "__main__":
