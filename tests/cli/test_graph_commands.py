@@ -117,7 +117,7 @@ def test_the_demo_leaves_a_bag_pictures_a_report_and_small_errors(tmp_path: Path
 
     page = (tmp_path / "report.html").read_text()
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
-    assert f"{100 * summary['error']['median_relative']:.1f}"[:3] in page
+    assert f"{100 * summary['error']['median_relative']:.2f}" in page
     picture = cv2.imread(str(tmp_path / "depth.png"))
     assert picture is not None and picture.shape[1] > 1000
 

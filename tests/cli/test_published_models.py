@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +112,8 @@ def test_a_checkpoint_gives_the_networks_own_depth_and_spread_in_metres(
         assert not known[[0, -1], :].any() and not known[:, [0, -1]].any()
 
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["model"] == model and summary["weights"] == checkpoint.name
+    assert summary["model"] == model
+    assert re.fullmatch(re.escape(checkpoint.name) + "@[0-9a-f]{12}", summary["weights"])
     assert summary["valid_share"] == pytest.approx(known.mean(), abs=1e-5)
     assert summary["depth_percentiles_m"]["50"] == pytest.approx(np.median(depth[known]), rel=1e-4)
 

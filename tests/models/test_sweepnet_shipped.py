@@ -50,7 +50,9 @@ def test_the_file_is_small_and_says_what_made_it() -> None:
     assert SHIPPED.stat().st_size < 10e6
     loaded = load_sweepnet()
     assert sum(p.numel() for p in loaded.network.parameters()) <= 1_500_000
-    assert {"model", "data", "settings", "version"} <= set(loaded.card)
+    assert {"model", "data", "stages", "version"} <= set(loaded.card)
+    for stage in loaded.card["stages"]:
+        assert {"config", "commit", "device", "settings"} <= set(stage)
 
 
 def test_it_beats_the_classical_model_on_unseen_stacks(
