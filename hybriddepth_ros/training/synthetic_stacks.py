@@ -143,7 +143,7 @@ class SyntheticBatches:
             batch_size=None,
             sampler=range(first * world + rank, _ENDLESS, world),
             num_workers=workers,
-            prefetch_factor=6 if workers else None,
+            prefetch_factor=2 if workers else None,
             worker_init_fn=_one_thread,
         )
         self._rendered: Iterator[RenderedStack] = iter(rendered)
@@ -155,7 +155,8 @@ class SyntheticBatches:
         """The next `length` of them."""
         for _ in range(self._length):
             for rendered in islice(self._rendered, self._to_fill + self._settings.new_stacks):
-                self._pool.append(RenderedStack(*(part.to(self._device) for part in rendered)))
+                # A copy: what a worker sends holds shared memory and an open file as long as it is kept.
+                self._pool.append(RenderedStack(*(part.to(self._device, copy=True) for part in rendered)))
             self._to_fill = 0
             rng = np.random.default_rng([self._seed, 2, self._next, self._rank])
             self._next += 1

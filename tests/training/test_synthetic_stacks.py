@@ -50,6 +50,12 @@ def test_batches_are_the_same_with_workers() -> None:
     assert all(same(one, other) for one, other in pairs)
 
 
+def test_the_pool_keeps_no_shared_memory_of_the_workers() -> None:
+    batches = SyntheticBatches(SMALL, 5, 1, workers=1)
+    list(batches)
+    assert batches._pool and not any(part.is_shared() for stack in batches._pool for part in stack)
+
+
 def test_an_epoch_goes_on_where_the_one_before_it_ended() -> None:
     epochs = SyntheticBatches(SMALL, 5, 2)
     batches = [*epochs, *epochs]
