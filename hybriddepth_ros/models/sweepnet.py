@@ -98,9 +98,8 @@ class SweepNet(nn.Module):
         geometry = self.geometry(slice_geometry(positions))
         fine = self.stem(stack)  # [B N, c, H/2, W/2]
 
-        x = self._volume(
-            self._known(fine, measures, 0.5 * level + 2.0), geometry, batch
-        )  # [B N, c, H/4, W/4]
+        known = self._known(fine, measures, 0.5 * level + 2.0)
+        x = self._volume(known, geometry, batch)  # [B N, c, H/4, W/4]
 
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
         score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)

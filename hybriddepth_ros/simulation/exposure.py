@@ -80,7 +80,7 @@ def develop_stacks(linear: Tensor, exposures: Sequence[Exposure], generator: tor
         encoded[srgb] = encode_srgb(light[srgb])
     if any(e.sharpening for e in exposures):
         sharpening = of_stacks(e.sharpening for e in exposures)
-        encoded = encoded + sharpening * (encoded - _gaussian_blur(encoded))
+        encoded = encoded + sharpening * (encoded - gaussian_blur(encoded, sigma_px=1.0, reach=3))
     stacks = (encoded * 255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
     compressed = [index for index, exposure in enumerate(exposures) if exposure.jpeg_quality]
     if compressed:
@@ -91,8 +91,8 @@ def develop_stacks(linear: Tensor, exposures: Sequence[Exposure], generator: tor
     return stacks
 
 
-def _gaussian_blur(images: Tensor, sigma_px: float = 1.0, reach: int = 3) -> Tensor:
-    """images [..., H, W], blurred with replicated borders."""
+def gaussian_blur(images: Tensor, sigma_px: float, reach: int) -> Tensor:
+    """images [..., H, W], blurred with replicated borders by a kernel of 2 reach + 1 pixels."""
     at = torch.arange(-reach, reach + 1, device=images.device)
     kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
     kernel = (kernel / kernel.sum()).to(images)

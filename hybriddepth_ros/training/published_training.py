@@ -34,7 +34,8 @@ from hybriddepth_ros.training.published_data import (
 )
 from hybriddepth_ros.training.published_settings import PublishedTraining
 from hybriddepth_ros.training.published_start import Network, starting_network, trained_part
-from hybriddepth_ros.training.train import fit
+from hybriddepth_ros.training.train import epoch_to_run, fit
+from hybriddepth_ros.training.workers import one_thread
 
 BEST = "best"  # the checkpoint with the least loss in validation, whose weights are kept
 METRICS = ("abs_rel", "rmse", "log_rmse", "delta1")
@@ -150,8 +151,7 @@ class PublishedModule(LightningModule):
 
     def train_dataloader(self) -> DataLoader[StackBatch]:
         settings, trainer, world = self.settings, self.trainer, self.trainer.world_size
-        # Not current_epoch: a checkpoint is written before an epoch counts as completed.
-        epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        epoch = epoch_to_run(trainer)
         sampler = EpochSampler(self.steps_per_epoch, self.epochs, trainer.global_rank, world, epoch)
         length = self.epochs * self.steps_per_epoch * world
         stacks = TrainingStacks(self._training, settings, self.config, length)
@@ -172,13 +172,9 @@ class PublishedModule(LightningModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
             pin_memory=self.device.type == "cuda",
         )
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def train_published(

@@ -29,7 +29,7 @@ from hybriddepth_ros.training.config import is_first_process
 from hybriddepth_ros.training.sweepnet_loss import LossWeights, sweepnet_loss
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
 from hybriddepth_ros.training.synthetic_stacks import Batch, StackSettings, SyntheticBatches
-from hybriddepth_ros.training.train import fit, newest_checkpoint
+from hybriddepth_ros.training.train import epoch_to_run, fit, newest_checkpoint
 
 # Added to the seed of stacks that are never trained on: to watch a training, and to measure sigma on.
 _HELD_OUT, _CALIBRATION = 1_000_000, 2_000_000
@@ -107,13 +107,11 @@ class SweepNetModule(LightningModule):
 
     def train_dataloader(self) -> SyntheticBatches:
         settings, trainer = self.settings, self.trainer
-        # Not current_epoch: a checkpoint is written before an epoch counts as completed.
-        epoch = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return SyntheticBatches(
             _stacks(settings),
             settings.seed,
             settings.steps_per_epoch,
-            epoch * settings.steps_per_epoch,
+            epoch_to_run(trainer) * settings.steps_per_epoch,
             self.device,
             settings.workers,
             trainer.global_rank,

@@ -17,17 +17,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hybriddepth_ros.simulation.exposure import Exposure, develop_stacks
+from hybriddepth_ros.simulation.exposure import Exposure, develop_stacks, gaussian_blur
 from hybriddepth_ros.simulation.gather import gather_blur
 from hybriddepth_ros.simulation.layers import LayeredScene
 from hybriddepth_ros.simulation.point_spread import PointSpread
 from hybriddepth_ros.simulation.procedural_scenes import random_scene
 from hybriddepth_ros.simulation.procedural_textures import TextureBank, log_uniform
 from hybriddepth_ros.simulation.stack_renderer import CameraMotion, StackOptics, render_stack
+from hybriddepth_ros.training.workers import one_thread
 
 STACKS_PER_BANK = 600  # stacks painted with the same textures
 _BRIGHTEST = 4.0  # what a rendered stack keeps of highlights; the sensor saturates at 1
@@ -144,7 +144,7 @@ class SyntheticBatches:
             sampler=range(first * world + rank, _ENDLESS, world),
             num_workers=workers,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
         )
         self._rendered: Iterator[RenderedStack] = iter(rendered)
 
@@ -162,10 +162,6 @@ class SyntheticBatches:
             self._next += 1
             chosen = rng.choice(len(self._pool), self._settings.batch_size, replace=False)
             yield look([self._pool[index] for index in chosen], self._settings, rng)
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
 
 
 def gathered_stack(scene: LayeredScene, positions: Tensor) -> Tensor:
@@ -274,18 +270,10 @@ def look(stacks: list[RenderedStack], settings: StackSettings, rng: Rng) -> Batc
 
 def _soften(linear: Tensor, sigmas_px: list[float]) -> None:
     """Blur stacks [B, N, 3, H, W], in place, each by its own Gaussian, none where that is 0."""
-    soft = [index for index, sigma in enumerate(sigmas_px) if sigma]
-    if not soft:
-        return
     reach = math.ceil(3.0 * max(sigmas_px))
-    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernels = torch.exp(-0.5 * (at / torch.tensor(sigmas_px)[soft][:, None]) ** 2)
-    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).to(linear.device)[:, None]  # [S, 1, k]
-    images = linear[soft].flatten(1, 2).transpose(0, 1)  # [N 3, S, H, W]
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    blurred = F.conv2d(padded, kernels[:, :, None], groups=len(soft))
-    blurred = F.conv2d(blurred, kernels[..., None], groups=len(soft))
-    linear[soft] = blurred.transpose(0, 1).unflatten(1, (-1, 3))
+    for stack, sigma in zip(linear, sigmas_px, strict=True):
+        if sigma:
+            stack.copy_(gaussian_blur(stack, sigma, reach))
 
 
 def _some(rng: Rng, count: int, device: torch.device) -> Tensor:

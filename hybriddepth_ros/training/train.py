@@ -66,6 +66,14 @@ def fit(
     return trainer
 
 
+def epoch_to_run(trainer: Trainer) -> int:
+    """The epoch that data is to be loaded for; not current_epoch: a checkpoint is written before an epoch
+    counts as completed.
+    """
+    processed: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    return processed
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The last that was written whole; a write that was cut off leaves no file of that name."""
     found = sorted((folder / CHECKPOINTS).glob("epoch*.ckpt"))
