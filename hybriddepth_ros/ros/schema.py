@@ -77,7 +77,8 @@ class DepthParameters:
     model: str = parameter("sweepnet", "depth model, by its name")
     weights: str = parameter(
         "",
-        "weights of the model: an installed name, or a file; empty = the first that is installed for it",
+        "weights of the model: an installed name, or a file (of sweepnet a file only); empty = the first that"
+        " is installed for it, or what is shipped",
     )
     model_fallback: str = parameter(
         "",

@@ -16,7 +16,7 @@ class SweepNetTraining:
 
     seed: int = parameter(1, "of the first weights and of all stacks", minimum=0, maximum=999_999)
     init_from: str = parameter("", "weights to begin with (safetensors), empty: drawn from the seed")
-    steps: int = parameter(4000, "optimiser steps", minimum=1, maximum=10_000_000)
+    steps: int = parameter(4000, "optimiser steps, rounded up to whole epochs", minimum=1, maximum=10_000_000)
     steps_per_epoch: int = parameter(
         100, "steps between checkpoints; what a killed training repeats at most", minimum=1, maximum=100_000
     )

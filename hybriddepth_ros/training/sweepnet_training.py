@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -36,25 +36,42 @@ _HELD_OUT, _CALIBRATION = 1_000_000, 2_000_000
 _CALIBRATION_BATCHES = 60
 
 
-class SweepNetModule(LightningModule):
-    """The network in training; `state_dict` of a checkpoint holds the averaged weights under `network.`"""
+class Start(NamedTuple):
+    """The weights that a training begins with, and their identity."""
 
-    def __init__(self, settings: SweepNetTraining) -> None:
+    weights: SweepNetWeights
+    identity: str
+
+
+class SweepNetModule(LightningModule):
+    """The network in training; `state_dict` of a checkpoint holds the averaged weights under `network.`
+
+    start: None in a training that goes on, whose checkpoint holds all that it began with. stages: the earlier
+    trainings of these weights and this one, as their card tells them.
+    """
+
+    def __init__(self, settings: SweepNetTraining, start: Start | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.save_hyperparameters(asdict(settings))
         torch.manual_seed(settings.seed)
         self.network = SweepNet()
-        if settings.init_from:
-            start = load_sweepnet(settings.init_from).network
-            if start.widths != self.network.widths:
-                raise ParameterError(
-                    f"init_from: {settings.init_from}: expected the widths {self.network.widths},"
-                    f" got {start.widths}"
-                )
-            self.network.load_state_dict(start.state_dict())
+        if start:
+            self.network.load_state_dict(start.weights.network.state_dict())
         on_device(self.network, "cpu")
         self.loss_weights = LossWeights()
+        own = asdict(settings) | {"init_from": start.identity if start else ""}
+        earlier = start.weights.card.get("stages", []) if start else []
+        self.stages: list[dict[str, Any]] = [*earlier, {"version": __version__, "settings": own}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["stages"] = self.stages
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        began: list[dict[str, Any]] = checkpoint["stages"]
+        # This start's settings, which may be for more steps; but what the weights began with.
+        own = asdict(self.settings) | {"init_from": began[-1]["settings"]["init_from"]}
+        self.stages = [*began[:-1], began[-1] | {"settings": own}]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = self.network(batch.stack.to(self.dtype) / 255.0, batch.positions)
@@ -132,7 +149,8 @@ def train_sweepnet(
     quiet: bool = False,
 ) -> Path:
     """Trains, or goes on with it, measures what the network's sigma is worth, and writes the weights."""
-    module = SweepNetModule(settings)
+    begun = newest_checkpoint(folder)
+    module = SweepNetModule(settings, None if begun else starting_weights(settings))
     fit(
         module,
         folder,
@@ -155,11 +173,24 @@ def train_sweepnet(
     card = {
         "model": "sweepnet",
         "data": "procedural scenes rendered by hybriddepth_ros.simulation",
-        "version": __version__,
-        "settings": asdict(settings) | {"init_from": _identity(settings.init_from)},
+        "stages": module.stages,
     }
     save_sweepnet(path, SweepNetWeights(network, calibration, card))
     return path
+
+
+def starting_weights(settings: SweepNetTraining) -> Start | None:
+    """Those that `init_from` names; None where the network is drawn from the seed."""
+    if not settings.init_from:
+        return None
+    file = Path(settings.init_from).expanduser()
+    weights = load_sweepnet(file)
+    expected = SweepNet().widths
+    if weights.network.widths != expected:
+        raise ParameterError(
+            f"init_from: {file}: expected the widths {expected}, got {weights.network.widths}"
+        )
+    return Start(weights, identity(file.stem, sha256_of(file)))
 
 
 def held_out(
@@ -169,10 +200,6 @@ def held_out(
     return SyntheticBatches(
         _stacks(settings), settings.seed + offset, count, device=device, workers=settings.workers
     )
-
-
-def _identity(weights: str) -> str:
-    return identity(Path(weights).stem, sha256_of(Path(weights))) if weights else ""
 
 
 def _stacks(settings: SweepNetTraining) -> StackSettings:

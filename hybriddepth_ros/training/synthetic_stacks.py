@@ -64,6 +64,22 @@ class Batch(NamedTuple):
     target: Tensor
 
 
+@dataclass(frozen=True)
+class NoisyPhotograph:
+    """What a photograph adds to what it shows: noise of this deviation, of 1, blurred by `grain_px` first."""
+
+    deviation: float
+    grain_px: float
+    seed: int
+
+    def added_to(self, image: Tensor) -> Tensor:
+        """Of an image [3, H, W] from 0 to 1."""
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(self.seed))
+        if self.grain_px > 0:
+            noise = gaussian_blur(noise, self.grain_px, math.ceil(3.0 * self.grain_px))
+        return (image + noise * (self.deviation / noise.std())).clamp_(0.0, 1.0)
+
+
 class RenderedStack(NamedTuple):
     """linear [R, 3, h, w] float16, positions [R], target [h, w] px of blur."""
 
@@ -95,7 +111,7 @@ class RenderedStacks(Dataset[RenderedStack]):
         size = (settings.render_px, settings.render_px)
         scene = random_scene(rng, size, (float(positions[0]), float(positions[-1])), bank)
         if rng.random() < settings.gathered_share:
-            linear = gathered_stack(scene, torch.from_numpy(positions))
+            linear = gathered_stack(scene, torch.from_numpy(positions), random_noise(rng))
             return RenderedStack(linear.half(), torch.from_numpy(positions), scene.depth_diopters)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         motion = None
@@ -164,13 +180,23 @@ class SyntheticBatches:
             yield look([self._pool[index] for index in chosen], self._settings, rng)
 
 
-def gathered_stack(scene: LayeredScene, positions: Tensor) -> Tensor:
-    """Linear light [R, 3, H, W] of the papers' synthesis, which blurs what a display is sent."""
+def gathered_stack(scene: LayeredScene, positions: Tensor, noise: NoisyPhotograph) -> Tensor:
+    """Linear light [R, 3, H, W] of the papers' synthesis, which blurs what a display is sent.
+
+    The photograph that it starts from has noise of its own, which is blurred with the rest of it.
+    """
     sharp = scene.color[0].clone()
     for color, coverage in zip(scene.color[1:], scene.coverage[1:], strict=True):
         sharp = torch.lerp(sharp, color, coverage)
     sigma = 0.5 * (scene.depth_diopters - positions[:, None, None]).abs()
-    return gather_blur(sharp.clamp_(0.0, 1.0) ** (1.0 / _GAMMA), sigma) ** _GAMMA
+    shown = sharp.clamp_(0.0, 1.0) ** (1.0 / _GAMMA)
+    return gather_blur(noise.added_to(shown), sigma).clamp_(0.0, 1.0) ** _GAMMA
+
+
+def random_noise(rng: Rng) -> NoisyPhotograph:
+    """Of a photograph that the papers' synthesis is made of: from next to none to a dark room's."""
+    grain = float(rng.uniform(0.3, 1.2)) if rng.random() < 0.7 else 0.0
+    return NoisyPhotograph(log_uniform(rng, 5e-4, 0.03), grain, int(rng.integers(2**62)))
 
 
 def random_sweep(rng: Rng, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -205,7 +231,7 @@ def random_optics(rng: Rng) -> StackOptics:
 
 def random_exposure(rng: Rng) -> Exposure:
     """A camera from clean to bad, and what its processing does."""
-    noisy = rng.random() < 0.95
+    noisy = rng.random() < 0.85
     return Exposure(
         gain=log_uniform(rng, 0.5, 1.4),
         gain_jitter=float(rng.uniform(0.0, 0.02)) if rng.random() < 0.3 else 0.0,

@@ -16,7 +16,7 @@ from hybriddepth_ros.models.checkpoint_files import read_safetensors
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, load_sweepnet, save_sweepnet
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
-from hybriddepth_ros.training.sweepnet_training import SweepNetModule, held_out
+from hybriddepth_ros.training.sweepnet_training import SweepNetModule, held_out, starting_weights
 
 pytest.importorskip("lightning")
 
@@ -75,7 +75,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: P
     assert any(not torch.equal(tensor, drawn[name]) for name, tensor in one.items()), "it learnt nothing"
 
     loaded = load_sweepnet(tmp_path / "whole" / "sweepnet.safetensors")
-    assert loaded.card["settings"]["steps"] == 6
+    assert [stage["settings"]["steps"] for stage in loaded.card["stages"]] == [6]
     assert len(loaded.calibration.ln_scale) > 1
 
 
@@ -131,11 +131,24 @@ def test_weights_of_another_shape_are_not_begun_with(tmp_path: Path) -> None:
     path = tmp_path / "narrow.safetensors"
     save_sweepnet(path, SweepNetWeights(SweepNet(edge_channels=8)))
     with pytest.raises(ParameterError, match=r"init_from: .*narrow.safetensors: expected the widths"):
-        SweepNetModule(SweepNetTraining(init_from=str(path)))
+        starting_weights(SweepNetTraining(init_from=str(path)))
 
 
-def test_training_begins_with_the_weights_that_are_named(tmp_path: Path) -> None:
-    path, drawn = tmp_path / "begun.safetensors", SweepNet()
-    save_sweepnet(path, SweepNetWeights(drawn))
-    begun = SweepNetModule(SweepNetTraining(init_from=str(path))).network.state_dict()
-    assert all(torch.equal(tensor, begun[name]) for name, tensor in drawn.state_dict().items())
+@pytest.mark.slow
+def test_a_second_stage_begins_with_the_first_and_its_card_tells_both(tmp_path: Path, config: Path) -> None:
+    drawn, first = SweepNet(), tmp_path / "first.safetensors"
+    save_sweepnet(first, SweepNetWeights(drawn, card={"stages": [{"settings": {"seed": 5}}]}))
+    settings = SweepNetTraining(**{k: v for k, v in TINY.items() if k != "model"} | {"init_from": str(first)})
+    begun = SweepNetModule(settings, starting_weights(settings))
+    assert all(torch.equal(t, begun.network.state_dict()[name]) for name, t in drawn.state_dict().items())
+
+    config.write_text(yaml.safe_dump(TINY | {"init_from": str(first), "steps": 2}))
+    output = start(config, tmp_path / "out").communicate()[0]
+    first.unlink()  # what goes on does not need what it began with
+    config.write_text(yaml.safe_dump(TINY | {"init_from": str(first), "steps": 4}))
+    resumed = start(config, tmp_path / "out")
+    output += resumed.communicate()[0]
+    assert resumed.returncode == 0, output
+    before, own = load_sweepnet(tmp_path / "out" / "sweepnet.safetensors").card["stages"]
+    assert before == {"settings": {"seed": 5}}
+    assert own["settings"]["init_from"].startswith("first@") and own["settings"]["steps"] == 4

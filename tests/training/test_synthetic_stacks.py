@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hybriddepth_ros.simulation import LayeredScene
 from hybriddepth_ros.training.synthetic_stacks import (
     Batch,
+    NoisyPhotograph,
     RenderedStacks,
     StackSettings,
     SyntheticBatches,
@@ -108,10 +109,24 @@ def test_what_lies_at_a_slice_is_sharp_in_it() -> None:
 def test_the_papers_blur_copies_what_is_nearly_in_focus() -> None:
     color = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     scene = LayeredScene(color, torch.ones(1, 16, 16), torch.full((1, 16, 16), 10.0))
-    stack = gathered_stack(scene, torch.tensor([4.0, 9.0, 11.5]))
+    stack = gathered_stack(scene, torch.tensor([4.0, 9.0, 11.5]), NoisyPhotograph(0.0, 0.0, 1))
     torch.testing.assert_close(stack[1], color[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stack[2], color[0], rtol=1e-4, atol=1e-5)
     assert float(stack[0].std()) < 0.6 * float(color.std())
+
+
+def test_a_photographs_noise_is_blurred_with_it() -> None:
+    scene = LayeredScene(
+        torch.full((1, 3, 32, 32), 0.3), torch.ones(1, 32, 32), torch.full((1, 32, 32), 10.0)
+    )
+    focused, blurred = gathered_stack(scene, torch.tensor([10.0, 4.0]), NoisyPhotograph(0.02, 0.0, 1))
+    shown = focused ** (1 / 2.2)
+    assert float(shown.std()) == pytest.approx(0.02, rel=0.05)
+    assert float((blurred ** (1 / 2.2)).std()) < 0.3 * float(shown.std())
+    grained = NoisyPhotograph(0.02, 1.0, 1).added_to(torch.full((3, 64, 64), 0.5))
+    assert float(grained.std()) == pytest.approx(0.02, rel=0.05)
+    neighbours = torch.stack([grained[..., 1:].flatten(), grained[..., :-1].flatten()])
+    assert float(torch.corrcoef(neighbours)[0, 1]) > 0.6
 
 
 def test_softness_is_a_gaussian_for_each_stack_of_its_own() -> None:
