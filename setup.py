@@ -37,8 +37,10 @@ setup(
     python_requires=">=3.11",
     install_requires=["setuptools"],
     extras_require={
-        "onnx": ["onnx", "onnxruntime"]
-    },  # `hybriddepth weights export`, and running what it wrote
+        "onnx": ["onnx", "onnxruntime"],  # `hybriddepth weights export`, and running what it wrote
+        "v4l2": ["linuxpy"],  # the camera `v4l2`
+        "optotune": ["pyserial"],  # the lens `optotune`
+    },
     zip_safe=False,
     description="Metric depth with a calibrated sigma from one camera whose focus moves, on ROS 2.",
     maintainer="hybriddepth_ros maintainers",

@@ -21,6 +21,10 @@ class CameraEnded(CameraError):  # noqa: N818 - it says what happened, and a rec
     """A camera that shows a recording once has shown it; opened again it begins anew."""
 
 
+class LensError(CameraError):
+    """A focus lens that cannot be found, does not answer, or is outside its limits."""
+
+
 class ModelError(HybridDepthError):
     """An unknown model, or one that cannot run as asked."""
 
