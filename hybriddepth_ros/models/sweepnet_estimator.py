@@ -48,7 +48,7 @@ class SweepNetEstimator:
         file = Path(weights or SHIPPED)
         loaded = load_sweepnet(file)
         self.weights = identity(file.stem, sha256_of(file))
-        self._calibration = loaded.calibration
+        self._loaded = loaded
         self._network = ready(loaded.network, self.device)
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
@@ -64,7 +64,8 @@ class SweepNetEstimator:
             images = np.stack([smaller(image, factor) for image in images])
         positions = (focus * (blur * factor)).astype(np.float32)
         position, scale, spacing = self._run(images, positions)
-        sigma = self._calibration.sigma(scale / spacing) * spacing
+        beyond = (position < positions[0]) | (position > positions[-1])
+        sigma = self._loaded.sigma(scale / spacing, beyond) * spacing
         size = (stack.images.shape[1], stack.images.shape[2])
         per_px = np.float32(1.0 / (blur * factor))
         diopters, sigma = resize(position * per_px, size), resize(sigma * per_px, size)

@@ -43,11 +43,22 @@ class SigmaCalibration:
 
 @dataclass(frozen=True)
 class SweepNetWeights:
-    """A network in evaluation mode, what its sigma is worth, and the card of its training."""
+    """A network in evaluation mode, what its sigma is worth, and the card of its training.
+
+    calibration: of what it finds within the sweep; beyond: of what it finds past the ends, None = the same.
+    """
 
     network: SweepNet
     calibration: SigmaCalibration = field(default_factory=SigmaCalibration)
     card: dict[str, Any] = field(default_factory=dict)
+    beyond: SigmaCalibration | None = None
+
+    def sigma(self, scale: Floats, is_beyond: npt.NDArray[np.bool_]) -> Floats:
+        """1 sigma [...] of scale [...], in steps of the sweep."""
+        sigma = self.calibration.sigma(scale)
+        if self.beyond is not None and is_beyond.any():
+            sigma[is_beyond] = self.beyond.sigma(scale[is_beyond])
+        return sigma
 
 
 def load_sweepnet(path: str | Path = SHIPPED) -> SweepNetWeights:
@@ -60,9 +71,8 @@ def load_sweepnet(path: str | Path = SHIPPED) -> SweepNetWeights:
         )
     try:
         network = SweepNet(**json.loads(metadata["network"]))
-        calibration = SigmaCalibration(
-            **{name: tuple(map(float, knots)) for name, knots in json.loads(metadata["sigma"]).items()}
-        )
+        calibration = _calibration(metadata["sigma"])
+        beyond = _calibration(metadata["sigma_beyond"]) if "sigma_beyond" in metadata else None
         card = json.loads(metadata["card"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: expected the description of a sweepnet: {error!r}") from None
@@ -70,7 +80,7 @@ def load_sweepnet(path: str | Path = SHIPPED) -> SweepNetWeights:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path}: {one_line(error)}") from None
-    return SweepNetWeights(network.eval().requires_grad_(False), calibration, card)
+    return SweepNetWeights(network.eval().requires_grad_(False), calibration, card, beyond)
 
 
 def save_sweepnet(path: str | Path, weights: SweepNetWeights) -> None:
@@ -81,7 +91,13 @@ def save_sweepnet(path: str | Path, weights: SweepNetWeights) -> None:
         "sigma": json.dumps(asdict(weights.calibration)),
         "card": json.dumps(weights.card),
     }
+    if weights.beyond is not None:
+        metadata["sigma_beyond"] = json.dumps(asdict(weights.beyond))
     write_safetensors(Path(path), weights.network.state_dict(), metadata)
+
+
+def _calibration(text: str) -> SigmaCalibration:
+    return SigmaCalibration(**{name: tuple(map(float, knots)) for name, knots in json.loads(text).items()})
 
 
 def trained_network(checkpoint: str | Path) -> SweepNet:

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.floating]
 
 WITHIN = 0.6827  # of a normal distribution within 1 sigma
 KNOTS = 12
+_ENOUGH_BEYOND = 5000  # pixels
 _STRIDE = 3  # of the pixels that count: neighbours err alike
 
 
@@ -40,20 +41,30 @@ def fit_calibration(scale: Floats, error: Floats, knots: int = KNOTS) -> SigmaCa
 
 
 @torch.inference_mode()
-def calibrate(network: SweepNet, batches: Iterable[Batch]) -> SigmaCalibration:
-    """From a network in evaluation mode and held-out batches."""
+def calibrate(
+    network: SweepNet, batches: Iterable[Batch]
+) -> tuple[SigmaCalibration, SigmaCalibration | None]:
+    """Of what the network finds within the sweep, and beyond its ends, if that is enough to tell.
+
+    From a network in evaluation mode and held-out batches. Beyond the ends its errors have another shape: it
+    knows less there than its scale says.
+    """
     device = next(network.parameters()).device
-    scales: list[Floats] = []
-    errors: list[Floats] = []
+    rows: list[Floats] = []  # scale, error, whether beyond: [3, P]
     for batch in batches:
-        found = network(batch.stack.to(device).float() / 255.0, batch.positions.to(device))
+        positions = batch.positions.to(device)
+        found = network(batch.stack.to(device).float() / 255.0, positions)
         spacing = found.spacing[:, None, None]
         error = (found.position - batch.target.to(device)) / spacing
-        for values, kept in ((found.scale / spacing, scales), (error, errors)):
-            kept.append(values[:, ::_STRIDE, ::_STRIDE].flatten().cpu().numpy())
-    if not scales:
+        beyond = (found.position < positions[:, :1, None]) | (found.position > positions[:, -1:, None])
+        kept = torch.stack([found.scale / spacing, error, beyond.to(error)])[..., ::_STRIDE, ::_STRIDE]
+        rows.append(kept.flatten(1).cpu().numpy())
+    if not rows:
         raise ParameterError("calibration: expected at least one batch")
-    return fit_calibration(np.concatenate(scales), np.concatenate(errors))
+    scale, error, is_beyond = np.concatenate(rows, axis=1)
+    past = is_beyond > 0
+    beyond_fit = fit_calibration(scale[past], error[past]) if past.sum() >= _ENOUGH_BEYOND else None
+    return fit_calibration(scale[~past], error[~past]), beyond_fit
 
 
 def _rising(values: Floats, weights: Floats) -> Floats:

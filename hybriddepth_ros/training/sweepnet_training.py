@@ -169,13 +169,13 @@ def train_sweepnet(
     # Not the module's: where a training was whole already, that one holds the weights without the average.
     network = trained_network(newest) if newest else module.network.eval()
     on_device(network, find_device("auto"))
-    calibration = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
+    calibration, beyond = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
     card = {
         "model": "sweepnet",
         "data": "procedural scenes rendered by hybriddepth_ros.simulation",
         "stages": module.stages,
     }
-    save_sweepnet(path, SweepNetWeights(network, calibration, card))
+    save_sweepnet(path, SweepNetWeights(network, calibration, card, beyond))
     return path
 
 

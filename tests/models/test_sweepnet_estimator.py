@@ -4,6 +4,7 @@ import copy
 import hashlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,27 @@ def test_a_file_holds_the_network_its_calibration_and_its_card(network: SweepNet
     assert loaded.calibration == SigmaCalibration((0.0, 1.0), (0.5, 2.0)) and loaded.card == {"steps": 7}
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, loaded.network.state_dict()[name])
+
+
+def test_sigma_beyond_the_sweep_is_calibrated_by_itself(tmp_path: Path) -> None:
+    texture = np.random.default_rng(1).integers(0, 255, (96, 128, 3)).astype(np.uint8)
+    within, nearing = (1.5, 0.8, 0.01, 0.8, 1.5), (3.5, 3.0, 2.5, 2.0, 1.5)  # blur [px], slice by slice
+    halves = [[cv2.GaussianBlur(texture, (0, 0), s) for s in sigmas] for sigmas in (within, nearing)]
+    images = np.concatenate([np.stack(half) for half in halves], axis=2)
+    focus, covered = np.linspace(0.2, 1.0, 5).astype(np.float32), np.ones(images.shape[:3], np.bool_)
+    stack = AlignedStack(images, covered, focus, 8.0)
+    path, network = tmp_path / "w.safetensors", load_sweepnet().network
+    estimates = []
+    for beyond in (None, SigmaCalibration((0.0,), (2.0,))):
+        save_sweepnet(path, SweepNetWeights(network, SigmaCalibration((0.0,), (0.5,)), {}, beyond))
+        assert load_sweepnet(path).beyond == beyond
+        estimates.append(SweepNetEstimator("cpu", str(path))(stack))
+    same, larger = estimates
+    past = (same.diopters < 0.2) | (same.diopters > 1.0)
+    assert past[:, 160:].mean() > 0.5 and past[:, :96].mean() < 0.1
+    ratio = larger.sigma_diopters / same.sigma_diopters
+    np.testing.assert_allclose(ratio[~past], 1.0, rtol=1e-4)
+    np.testing.assert_allclose(ratio[past], np.exp(1.5), rtol=1e-4)
 
 
 def test_weights_are_called_by_their_files_name_and_content(file: Path, tmp_path: Path) -> None:

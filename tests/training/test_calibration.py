@@ -1,13 +1,17 @@
 """Calibration of sigma: as many errors within 1 sigma as there should be, whatever the network says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.models.sweepnet_weights import SigmaCalibration
-from hybriddepth_ros.training.calibration import fit_calibration
+from hybriddepth_ros.training.calibration import calibrate, fit_calibration
+from hybriddepth_ros.training.synthetic_stacks import Batch
 
 
 @settings(max_examples=25)
@@ -54,3 +58,30 @@ def test_no_calibration_leaves_the_scale_as_it_is() -> None:
 def test_too_few_errors_are_refused() -> None:
     with pytest.raises(ParameterError, match="at least 12 errors"):
         fit_calibration(np.ones(3), np.ones(3))
+
+
+class Blurred(torch.nn.Module):
+    """Finds the truth but for an error of its scale within the sweep and of three times its scale beyond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, stack: torch.Tensor, positions: torch.Tensor) -> SimpleNamespace:
+        rng = torch.Generator().manual_seed(1)
+        position = torch.rand(stack.shape[0], *stack.shape[-2:], generator=rng) * 16.0 - 3.0
+        beyond = (position < positions[:, :1, None]) | (position > positions[:, -1:, None])
+        scale = torch.exp(torch.randn(position.shape, generator=rng))
+        self.target = position + torch.randn(position.shape, generator=rng) * scale * (1.0 + 2.0 * beyond)
+        return SimpleNamespace(position=position, scale=scale, spacing=torch.full((stack.shape[0],), 2.5))
+
+
+def test_what_lies_beyond_the_sweep_is_calibrated_by_itself() -> None:
+    network, positions = Blurred(), torch.tensor([[0.0, 2.5, 5.0, 7.5, 10.0]]).expand(4, 5)
+    stack = torch.zeros(4, 5, 3, 192, 192, dtype=torch.uint8)
+    network(stack, positions)
+    within, beyond = calibrate(network, [Batch(stack, positions, network.target)])  # type: ignore[arg-type]
+    assert beyond is not None
+    scale = np.array([0.2, 0.4, 0.8], np.float32)
+    assert within.sigma(scale) == pytest.approx(scale, rel=0.1)
+    assert beyond.sigma(scale) == pytest.approx(3.0 * scale, rel=0.1)
