@@ -7,9 +7,10 @@ two-peaked focus curve is a large variance, and so is a curve that still rises w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ SNR_CLASSES = 10  # one per factor of 3 in signal over noise, from 0.1 up
 LOG_ENERGY_SIGMA = 0.45  # how far real textures stray from the response curve, per band and slice
 BLUR_HYPOTHESES = np.geomspace(1.0, 40.0, 20)  # [px/D], tried when the lens is unknown
 IN_FOCUS_BLUR_PX = 0.5  # Gaussian sigma of the sharpest that images get, where the lens is known
-IN_FOCUS_HYPOTHESES = (0.3, 0.7, 1.2, 1.8)  # [px], tried when the lens is unknown
+IN_FOCUS_HYPOTHESES = (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0)  # [px], tried when the lens is unknown
+# A softer image and a stronger lens explain a stack nearly alike: what is usual decides. [px], and cost per
+# square of the logarithm; chosen on stacks of known lenses, which it brings from 22 % off at worst to 13 %.
+USUAL_IN_FOCUS_BLUR_PX, UNUSUAL_COST = 0.8, 0.6
 OUTSIDE_COST = 2.0  # -2 ln of the prior per spacing outside the sweep: it was chosen for what is to be seen
 CUT_OFF_VARIANCE = 0.15  # of the range, times the likelihood in its last candidate
 OPTICS_SAMPLES = 1500  # textured pixels that vote on the optics
@@ -79,22 +83,31 @@ def find_optics(
         lowest = [np.minimum(cost.min(axis=1) + power, 30.0) for _, cost, power in blocks]
         return float(np.concatenate(lowest).mean())
 
-    def best_blur(optics: StackOptics) -> StackOptics:
-        misfits = [misfit(replace(optics, blur_px_per_diopter=float(blur))) for blur in BLUR_HYPOTHESES]
-        return replace(optics, blur_px_per_diopter=_between_hypotheses(misfits))
+    count = len(BLUR_HYPOTHESES)
+    best, at = (math.inf, start), int(np.abs(BLUR_HYPOTHESES - start.blur_px_per_diopter).argmin())
+    for in_focus in IN_FOCUS_HYPOTHESES:
 
-    def best_in_focus(optics: StackOptics) -> StackOptics:
-        return min((replace(optics, in_focus_blur_px=blur) for blur in IN_FOCUS_HYPOTHESES), key=misfit)
+        @cache
+        def at_blur(index: int, in_focus: float = in_focus) -> float:
+            return misfit(StackOptics(float(BLUR_HYPOTHESES[index]), in_focus))
 
-    return best_blur(best_in_focus(best_blur(start)))
+        if in_focus == IN_FOCUS_HYPOTHESES[0]:
+            at = min(range(count), key=at_blur)
+        else:  # near the one before
+            while (better := min((at, max(at - 1, 0), min(at + 1, count - 1)), key=at_blur)) != at:
+                at = better
+        unusual = UNUSUAL_COST * math.log(in_focus / USUAL_IN_FOCUS_BLUR_PX) ** 2
+        near = [at_blur(index) for index in (at - 1, at, at + 1) if 0 <= index < count]
+        found = StackOptics(_between_hypotheses(at, near), in_focus)
+        best = min(best, (at_blur(at) + unusual, found), key=lambda pair: pair[0])
+    return best[1]
 
 
-def _between_hypotheses(misfits: list[float]) -> float:
-    """The blur [px/D] at the bottom of the parabola through the least misfit and its neighbours."""
-    best = int(np.argmin(misfits))
-    if not 0 < best < len(misfits) - 1:
+def _between_hypotheses(best: int, misfits: list[float]) -> float:
+    """The blur [px/D] at the bottom of the parabola through the least misfit and its two neighbours."""
+    if len(misfits) < 3:
         return float(BLUR_HYPOTHESES[best])
-    below, least, above = misfits[best - 1 : best + 2]
+    below, least, above = misfits
     offset = 0.5 * (below - above) / max(below - 2.0 * least + above, 1e-12)
     ratio = BLUR_HYPOTHESES[1] / BLUR_HYPOTHESES[0]
     return float(BLUR_HYPOTHESES[best] * ratio**offset)
