@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,6 +206,24 @@ def test_a_late_answer_is_never_taken_for_that_to_a_later_question(
         assert lens.state().temperature_c == temperature_c
     assert lens.bad_answers >= 3
     lens.close()
+
+
+def test_no_question_is_asked_whose_answer_could_be_an_older_one(clock: ManualClock) -> None:
+    """The serial number is due, then the firmware's type too: only the mode looks like neither."""
+
+    class Forgetful(EmulatedLensDriver):
+        asked: tuple[str, ...] = ()
+
+        def _obey(self, name: str, values: bytes) -> bytes | None:
+            first = name not in self.asked
+            self.asked += (name,)
+            return None if first and name in ("X", "H") else super()._obey(name, values)
+
+    with Forgetful(clock=clock) as driver:
+        lens = lens_on(driver, clock)
+        lens.open()
+        assert driver.asked[:4] == ("X", "H", "MMA", "X")
+        lens.close()
 
 
 @pytest.mark.parametrize(
@@ -430,6 +449,28 @@ def test_a_wrong_serial_number_is_refused_with_both(driver: EmulatedLensDriver, 
         lens_on(driver, clock, serial_number="ZZZ").open()
     one_line(error)
     assert {command.name for command in driver.commands} == {"Start"}
+
+
+def test_without_pyserial_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serial", None)
+    with pytest.raises(LensError, match="pip install pyserial") as error:
+        OptotuneLens(OptotuneOptions(port="/dev/ttyACM0")).open()
+    one_line(error)
+
+
+def test_opening_and_closing_leaves_no_descriptor_open(
+    driver: EmulatedLensDriver, clock: ManualClock
+) -> None:
+    lens = lens_on(driver, clock)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        lens.open()
+        lens.close()
+    driver.unplug()
+    with pytest.raises(LensError):
+        lens.open()
+    driver.replug()
+    assert eventually(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
 def test_a_port_that_does_not_exist_is_one_line() -> None:
