@@ -9,7 +9,6 @@ remain assumptions: it answers in order, and `Ar` and `PrDA` read back what was 
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +100,7 @@ class OptotuneLens(FocusLens):
         self._facts: LensFacts | None = None
         self._state = LensState(0.0)
         self._temperature_ns = 0
+        self._bad_answers = 0
 
     @property
     def facts(self) -> LensFacts:
@@ -111,8 +111,8 @@ class OptotuneLens(FocusLens):
 
     @property
     def bad_answers(self) -> int:
-        """Broken, late or missing answers since it was opened; each was asked for again."""
-        return self._controller.bad_answers if self._controller else 0
+        """Broken, late or missing answers since it was opened last; each was asked for again."""
+        return self._controller.bad_answers if self._controller else self._bad_answers
 
     def open(self) -> None:
         self.close()
@@ -202,10 +202,15 @@ class OptotuneLens(FocusLens):
     def _take(self, path: str, usb_number: str | None) -> None:
         """Open the device on a port; what is none, or another, is only greeted and asked for its number."""
         wanted = self._options.serial_number
-        self._link = link = SerialLink(path)
         try:
-            controller = self._make_controller(link)
-            numbers = controller.identify()
+            try:
+                self._link = link = SerialLink(path)
+                controller = self._make_controller(link)
+                numbers = controller.identify()
+            except LensError as error:
+                if wanted:  # it may still be on another port
+                    raise _OtherDeviceError(str(error)) from None
+                raise
             if wanted and wanted not in (usb_number, *numbers):
                 found = ", ".join(numbers) or "none"
                 raise _OtherDeviceError(f"lens {path}: expected serial number {wanted}, got {found}")
@@ -283,6 +288,7 @@ class OptotuneLens(FocusLens):
             return
         if controller is not None:
             link.resume()
+            self._bad_answers = controller.bad_answers
             controller.rest(_REST_S)
         link.close()
 
@@ -306,5 +312,3 @@ def _check(options: OptotuneOptions) -> None:
             "lens optotune: expected temperature_low_c below temperature_limit_c,"
             f" got {options.temperature_low_c:g} and {options.temperature_limit_c:g}"
         )
-    if not math.isfinite(options.settle_ms):
-        raise LensError(f"lens optotune: expected a finite settle_ms, got {options.settle_ms}")

@@ -245,6 +245,7 @@ def test_a_fault_that_stays_is_one_error_and_the_lens_is_released(
     with pytest.raises(LensError, match="expected an answer") as error:
         lens.command(90.0)
     assert driver.port in one_line(error)
+    assert lens.bad_answers > 0
     with pytest.raises(LensError, match="closed"):
         lens.command(90.0)
     driver.faults = LensFaults()
@@ -442,6 +443,24 @@ def test_of_two_devices_the_one_with_the_right_lens_is_taken_and_the_other_left_
         assert driver.current_ma == pytest.approx(12.0, abs=0.04)
         assert {command.name for command in other.commands} == {"Start"}
         lens.close()
+
+
+def test_the_number_of_the_lens_finds_it_when_its_port_has_changed(
+    driver: EmulatedLensDriver, clock: ManualClock
+) -> None:
+    """The port of before is gone, and on another one a driver is in use by somebody else."""
+    with EmulatedLensDriver(LensProperties(serial_number="OTHER"), clock=clock) as other:
+        holder = lens_on(other, clock)
+        holder.open()
+        ports = [UsbPort(device.port, *USB_IDS["lens_driver_4"]) for device in (other, driver)]
+        options = OptotuneOptions(port="/dev/gone", serial_number="ABAA1234", answer_timeout_ms=TIMEOUT_MS)
+        lens = OptotuneLens(options, clock, ports=lambda: ports)
+        lens.open()
+        lens.command(7.0)
+        assert driver.current_ma == pytest.approx(7.0, abs=0.04)
+        lens.close()
+        holder.command(3.0)
+        holder.close()
 
 
 def test_a_wrong_serial_number_is_refused_with_both(driver: EmulatedLensDriver, clock: ManualClock) -> None:
