@@ -35,4 +35,4 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     current_ma, bad_answers = printed[-1].split()  # the last command before the plug was pulled
     assert float(current_ma) == pytest.approx(120.0, abs=0.04)
-    assert bad_answers == "1"
+    assert int(bad_answers) >= 1
