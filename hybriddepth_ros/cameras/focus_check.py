@@ -42,7 +42,7 @@ def check_focus_moves(source: ImageSource, lens: FocusLens, settle_ms: float = 5
     mean = rounds.mean(axis=0)
     change = float(np.ptp(mean))
     repeatability = float(np.ptp(rounds, axis=0).max())
-    if change < max(_LEAST_CHANGE * float(mean.max()), _TIMES_REPEATABILITY * repeatability):
+    if change <= max(_LEAST_CHANGE * float(mean.max()), _TIMES_REPEATABILITY * repeatability):
         told = ", ".join(f"{value:.3g} at {p:g}" for value, p in zip(mean, positions, strict=True))
         raise CameraError(
             "focus check: the lens took its commands but the image did not change: expected the sharpness"

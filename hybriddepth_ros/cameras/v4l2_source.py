@@ -28,6 +28,7 @@ from hybriddepth_ros.errors import CameraError, LensError
 # Of a rolling shutter: all of a frame period at the sensor's fastest but for its vertical blanking.
 _READOUT_SHARE = 0.9
 _BUFFERS = 4
+_APPLIED_AFTER_FRAMES = 2  # what is set while a camera streams, shows a frame or two later
 _SLICE_S = 0.5  # of a longer wait
 _ARRIVED_BY_S = 0.5  # a motor that reports where it is while it moves, has come to rest by then
 _READ_BACK_EVERY_S = 0.01
@@ -68,9 +69,14 @@ class V4L2Source(ImageSource):
         self._opened = False
         self._closed = threading.Event()
         self._format: StreamFormat | None = None
-        self._set_up(StreamFormat("", settings.width, settings.height, 0, settings.frame_rate_hz), None, 0.0)
+        self._set_up(
+            StreamFormat("", settings.width, settings.height, 0, settings.frame_rate_hz), None, 0.0, 0
+        )
+        self._usable_from_ns = 0
 
-    def _set_up(self, stream: StreamFormat, exposure_ms: float | None, fastest_hz: float) -> None:
+    def _set_up(
+        self, stream: StreamFormat, exposure_ms: float | None, fastest_hz: float, started_ns: int
+    ) -> None:
         """Timing of the stream; an exposure that is not known is taken for the longest that there can be."""
         period_ns = round(1e9 / stream.rate_hz)
         readout_ms = self._settings.readout_ms
@@ -80,7 +86,7 @@ class V4L2Source(ImageSource):
             round(_READOUT_SHARE * shortest_ns) if readout_ms < 0 else round(readout_ms * 1e6),
             period_ns,
         )
-        self._stamps, self._counter = StampReader(period_ns), FrameCounter(period_ns)
+        self._stamps, self._counter = StampReader(period_ns, started_ns), FrameCounter(period_ns)
         self.frames_damaged = 0
 
     def open(self) -> None:
@@ -107,16 +113,17 @@ class V4L2Source(ImageSource):
         stop_auto_focus(device)
         # Else the camera takes longer frames in the dark, whatever rate it was set to.
         _set_if_present(device, cid.EXPOSURE_AUTO_PRIORITY, 0)
-        self._watch_exposure()
-        device.start(_BUFFERS)
-        self._let_it_adjust()
-        # All are read before the first is locked: locking one makes some cameras forget another.
-        exposure, gain, balance = (_found(device, control) for control in _FOUND_BY_THE_CAMERA)
-        exposure_ms = self._lock_exposure(exposure)
-        wanted_gain = settings.gain if settings.gain >= 0 else None
-        _lock(device, cid.AUTOGAIN, cid.GAIN, wanted_gain, gain, "gain")
-        kelvin = settings.white_balance_k or None
-        _lock(device, cid.AUTO_WHITE_BALANCE, cid.WHITE_BALANCE_TEMPERATURE, kelvin, balance, "white_balance")
+        started_ns = self._steady.monotonic_ns()
+        if settings.exposure_ms and settings.gain >= 0 and settings.white_balance_k:
+            exposure_ms = self._lock_all()
+            device.start(_BUFFERS)
+            self._usable_from_ns = 0
+        else:
+            self._watch_exposure()
+            device.start(_BUFFERS)
+            self._let_it_adjust()
+            exposure_ms = self._lock_all()
+            self._usable_from_ns = self._steady.now_ns() + round(_APPLIED_AFTER_FRAMES * 1e9 / stream.rate_hz)
         fastest = max(
             (
                 rate
@@ -127,7 +134,7 @@ class V4L2Source(ImageSource):
             default=0.0,
         )
         self._format = stream
-        self._set_up(stream, exposure_ms, fastest)
+        self._set_up(stream, exposure_ms, fastest, started_ns)
 
     def _watch_exposure(self) -> None:
         """Let the camera find what it is to find: an earlier user may have left it at manual."""
@@ -147,12 +154,20 @@ class V4L2Source(ImageSource):
             _set_if_present(device, cid.AUTO_WHITE_BALANCE, 1)
 
     def _let_it_adjust(self) -> None:
-        settings = self._settings
-        if settings.exposure_ms and settings.gain >= 0 and settings.white_balance_k:
-            return
-        until_ns = self._steady.monotonic_ns() + round(settings.auto_s * 1e9)
+        until_ns = self._steady.monotonic_ns() + round(self._settings.auto_s * 1e9)
         while (left_s := (until_ns - self._steady.monotonic_ns()) * 1e-9) > 0:
             self._device.read(min(left_s, _SLICE_S))
+
+    def _lock_all(self) -> float | None:
+        """Exposure time [ms]. All are read before the first is locked: some cameras forget the others."""
+        settings, device = self._settings, self._device
+        exposure, gain, balance = (_found(device, control) for control in _FOUND_BY_THE_CAMERA)
+        exposure_ms = self._lock_exposure(exposure)
+        wanted_gain = settings.gain if settings.gain >= 0 else None
+        _lock(device, cid.AUTOGAIN, cid.GAIN, wanted_gain, gain, "gain")
+        kelvin = settings.white_balance_k or None
+        _lock(device, cid.AUTO_WHITE_BALANCE, cid.WHITE_BALANCE_TEMPERATURE, kelvin, balance, "white_balance")
+        return exposure_ms
 
     def _lock_exposure(self, found: int | None) -> float | None:
         """The exposure time [ms] from now on; None = the camera does not let it be known."""
@@ -188,7 +203,8 @@ class V4L2Source(ImageSource):
                 raise CameraError(f"{self._device.name}: closed")
             left_s = (until_ns - self._steady.monotonic_ns()) * 1e-9
             buffer = self._device.read(max(left_s, 0.0))
-            if buffer is not None and (frame := self._frame(buffer, stream)) is not None:
+            frame = None if buffer is None else self._frame(buffer, stream)
+            if frame is not None and frame.exposure_start_ns >= self._usable_from_ns:
                 return frame
             if left_s <= 0:
                 raise FrameTimeout(f"{self._device.name}: no frame within {timeout_s:g} s")

@@ -142,9 +142,10 @@ class FrameCounter:
 class StampReader:
     """Decides which stamp a buffer gets: the kernel's, or where that cannot be, the time of its arrival."""
 
-    def __init__(self, period_ns: int) -> None:
+    def __init__(self, period_ns: int, started_ns: int = 0) -> None:
+        """started_ns: monotonic, before which no frame can have been stamped."""
         self._period_ns = period_ns
-        self._kernel_ns = 0
+        self._kernel_ns = started_ns
         self._arrival_ns: int | None = None
         self._sequence = 0
         self.replaced = 0
