@@ -89,7 +89,8 @@ class V4L2Device:
         self.path = device
         self.driver = ""
         self._users = 0
-        self._lock = threading.RLock()  # guards opening and controls
+        self._lock = threading.RLock()  # guards opening and closing; never held while the device may hang
+        self._setting = threading.RLock()  # held while the device is asked for a control
         self._reading = threading.Lock()  # held while frames are waited for
         self._device: Any = None
         self._buffers: list[mmap.mmap] = []
@@ -122,7 +123,7 @@ class V4L2Device:
         os.eventfd_write(wake, 1)
 
         def release() -> None:
-            with self._reading:
+            with self._reading, self._setting:
                 _stop_streaming(device, buffers)
                 with suppress(OSError):
                     device.close()
@@ -209,14 +210,14 @@ class V4L2Device:
 
     def control(self, control_id: int) -> Control | None:
         """What it says of a control; None = it has none of this number."""
-        with self._lock, self._telling(f"query control 0x{control_id:08x}"):
+        with self._setting, self._telling(f"query control 0x{control_id:08x}"):
             device = self._opened()
             if control_id not in self._controls:
                 self._controls[control_id] = query_control(device, control_id)
             return self._controls[control_id]
 
     def get(self, control: Control) -> int:
-        with self._lock, self._telling(f"read {control}"):
+        with self._setting, self._telling(f"read {control}"):
             return read_control(self._opened(), control)
 
     def set(self, control: Control, value: int) -> None:
@@ -228,7 +229,7 @@ class V4L2Device:
 
     def write(self, control: Control, value: int) -> None:
         """Without reading back, for what takes time to get there."""
-        with self._lock, self._telling(f"set {control} to {value}"):
+        with self._setting, self._telling(f"set {control} to {value}"):
             try:
                 write_control(self._opened(), control, value)
             except CameraError as error:

@@ -1,5 +1,6 @@
 """The camera `v4l2` as it is made by name: assembled, swept, opened again, with a lens of another make."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hybriddepth_ros.cameras import Clock, FocusSweep, camera_names, make_camera
 from hybriddepth_ros.cameras import lens as lens_registry
@@ -18,7 +20,7 @@ from hybriddepth_ros.cameras.v4l2 import V4L2Camera, V4L2Options
 from hybriddepth_ros.emulation.v4l2 import Faults
 from hybriddepth_ros.errors import CameraError, ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
-from hybriddepth_ros.parameters import parameter, parameter_fields
+from hybriddepth_ros.parameters import from_mapping, parameter, parameter_fields
 from tests.emulated_v4l2 import PATH, Scene, camera, emulated
 
 
@@ -58,6 +60,14 @@ def test_every_parameter_has_a_description_and_wrong_ones_are_refused() -> None:
         make_camera("v4l2", {"exposure": 3.0})
     with pytest.raises(ParameterError, match="pixel_format: expected one of auto, YUYV, MJPG"):
         make_camera("v4l2", {"pixel_format": "H264"})
+
+
+def test_the_example_in_the_documentation_is_a_config() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "v4l2.md").read_text()
+    example = yaml.safe_load(re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)[0])
+    assert example.pop("camera") == "v4l2"
+    options = from_mapping(V4L2Options, example["v4l2"])
+    assert (options.serial_number, options.width, options.height) == ("A1B2C3", 1280, 720)
 
 
 def test_without_a_calibration_it_says_what_to_run() -> None:

@@ -12,7 +12,7 @@ from hybriddepth_ros.cameras import v4l2_device, v4l2_discovery
 from hybriddepth_ros.cameras.v4l2_device import V4L2Device
 from hybriddepth_ros.emulation.v4l2 import EmulatedMode, Faults, webcam_controls
 from hybriddepth_ros.errors import CameraError
-from tests.emulated_v4l2 import PATH, Scene, emulated
+from tests.emulated_v4l2 import PATH, emulated
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +237,7 @@ def test_a_busy_device_is_told_with_the_process_that_has_it(tmp_path: Path) -> N
     with (
         emulated(path=str(path), faults=Faults(busy=True)),
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        path.open(),  # this process is not named: it is the one that asks
     ):
         assert holder.stdout is not None and holder.stdin is not None
         holder.stdout.readline()
@@ -295,14 +296,16 @@ def test_a_device_unplugged_in_mid_stream_says_so_and_closes() -> None:
         assert camera.opens == 0
 
 
-def test_a_release_that_hangs_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("busy", ["_reading", "_setting"])
+def test_a_transfer_that_hangs_does_not_hold_up_close(busy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(v4l2_device, "_RELEASE_S", 0.05)
-    with emulated(Scene()):
+    with emulated() as camera:
         device = opened(PATH)
         device.configure("YUYV", 64, 48, 30.0)
         device.start()
-        with device._reading:  # as a transfer that does not return
+        with getattr(device, busy):  # as during a transfer that does not return
             device.close()
+            assert camera.opens == 1
             with pytest.raises(CameraError, match="still not released"):
                 device.open()
         device.open()

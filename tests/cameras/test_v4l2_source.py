@@ -295,6 +295,34 @@ def test_closing_ends_a_read_that_waits() -> None:
         assert not reader.is_alive() and "closed" in told[0]
 
 
+def test_a_motor_that_hangs_does_not_hold_up_closing() -> None:
+    """A control transfer of a camera that crashed takes five seconds to fail."""
+    scene, hangs, goes_on = Scene(), threading.Event(), threading.Event()
+
+    def hang(control_id: int, value: int, time_ns: int) -> None:
+        if (control_id, value) == (cid.FOCUS_ABSOLUTE, 100):
+            hangs.set()
+            goes_on.wait(60.0)
+
+    with emulated(scene, on_control=hang) as camera:
+        source, motor = parts(camera, exposure_ms=5.0)
+        motor.open()
+        source.open()
+
+        def move() -> None:
+            with pytest.raises(LensError, match="closed"):
+                motor.command(100)
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        assert hangs.wait(30.0)
+        source.close()
+        motor.close()
+        assert mover.is_alive()  # closed before the transfer was over
+        goes_on.set()
+        mover.join(30.0)
+
+
 def test_an_exposure_longer_than_the_frame_period_is_refused() -> None:
     with emulated() as camera:
         source, _ = parts(camera, exposure_ms=40.0)
