@@ -5,10 +5,11 @@ linuxpy is imported when the device is opened, not when its parameters are asked
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import yaml
 
 from hybriddepth_ros.cameras.assembled import AssembledCamera, AssemblyOptions
 from hybriddepth_ros.cameras.base import Clock, register_camera
@@ -18,6 +19,7 @@ from hybriddepth_ros.cameras.v4l2_device import V4L2Device
 from hybriddepth_ros.cameras.v4l2_formats import FORMATS
 from hybriddepth_ros.cameras.v4l2_source import StreamSettings, V4L2Motor, V4L2Source
 from hybriddepth_ros.cameras.v4l2_stamps import EXPOSURE_START, FRAME_END, READOUT_START, SteadyClock
+from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import parameter
 
 OWN_MOTOR = "motor"
@@ -25,7 +27,7 @@ OWN_MOTOR = "motor"
 
 @dataclass(frozen=True)
 class V4L2Options:
-    """Parameters of the camera `v4l2`. What begins with `lens_` is passed on to a lens of another make."""
+    """Parameters of the camera `v4l2`; those that begin with `lens_` are passed on to a lens driver."""
 
     device: str = parameter(
         "", "Path of the device, such as /dev/video0 or a link of /dev/v4l/by-id; empty = by serial_number"
@@ -102,8 +104,11 @@ class V4L2Options:
     lens: str = parameter(
         OWN_MOTOR, "motor = the camera's own, or the name of a lens driver, such as optotune"
     )
-    lens_port: str = parameter("", "Serial port of a lens of another make; empty = it finds its own")
-    lens_mode: str = parameter("", "Mode of a lens of another make; empty = its default")
+    lens_port: str = parameter("", "Parameter `port` of that lens driver; empty = its default")
+    lens_mode: str = parameter("", "Parameter `mode` of that lens driver; empty = its default")
+    lens_options: str = parameter(
+        "", "Other parameters of that lens driver, as `name: value, name: value`; empty = their defaults"
+    )
 
 
 def make_parts(
@@ -135,12 +140,17 @@ def make_parts(
 
 
 def _lens_options(options: V4L2Options) -> dict[str, object]:
-    """What was given of `lens_*`, without the prefix."""
-    return {
-        field.name.removeprefix("lens_"): getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.name.startswith("lens_") and getattr(options, field.name) != field.default
-    }
+    """What is to be passed on, by the lens's own names; whether it has them, `make_lens` checks."""
+    try:
+        others = yaml.safe_load(f"{{{options.lens_options}}}")
+    except yaml.YAMLError:
+        others = None
+    if not isinstance(others, dict) or any(value is None for value in others.values()):
+        raise ParameterError(
+            f"camera v4l2: lens_options: expected `name: value, name: value`, got {options.lens_options!r}"
+        )
+    given = {"port": options.lens_port, "mode": options.lens_mode}
+    return others | {name: value for name, value in given.items() if value}
 
 
 @register_camera("v4l2", V4L2Options)

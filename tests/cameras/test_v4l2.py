@@ -133,6 +133,8 @@ def test_after_being_unplugged_the_same_camera_opens_again(calibration: str) -> 
 class _ScrewOptions:
     port: str = parameter("", "where")
     mode: str = parameter("slow", "how")
+    turns: float = parameter(3.0, "how many", maximum=9.0)
+    careful: bool = parameter(False, "whether")
 
 
 @pytest.fixture
@@ -167,9 +169,12 @@ def screw() -> Iterator[None]:
 def test_a_lens_of_another_make_takes_its_own_options_and_the_cameras_time(screw: None) -> None:
     scene = Scene()
     with emulated(scene) as device:
-        made = camera(device, lens="screw", lens_port="/dev/ttyUSB7", focus_in_diopters=True)
+        others = "turns: 5, careful: true"
+        made = camera(
+            device, lens="screw", lens_port="/dev/ttyUSB7", lens_options=others, focus_in_diopters=True
+        )
         source, lens = made.parts
-        assert lens.options == _ScrewOptions("/dev/ttyUSB7", "slow")  # type: ignore[attr-defined]
+        assert lens.options == _ScrewOptions("/dev/ttyUSB7", "slow", 5.0, True)  # type: ignore[attr-defined]
         assert lens.clock is source.clock is made.clock
         with made:
             assert made.focus_range_diopters == (0.0, 3.0)
@@ -183,5 +188,13 @@ def test_a_lens_of_another_make_takes_its_own_options_and_the_cameras_time(screw
 def test_an_unknown_lens_or_option_of_it_is_refused(screw: None) -> None:
     with pytest.raises(CameraError, match=r"unknown lens 'scrw'.*did you mean screw"):
         V4L2Camera(V4L2Options(lens="scrw"))
-    with pytest.raises(ParameterError, match="unknown parameter 'lens_speed'"):
-        make_camera("v4l2", {"lens": "screw", "lens_speed": "3"})
+    with pytest.raises(ParameterError, match="lens screw: unknown parameter 'turn'; did you mean turns"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options="turn: 3"))
+    with pytest.raises(ParameterError, match=r"turns: expected -inf to 9\.0, got 10"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options="turns: 10"))
+
+
+@pytest.mark.parametrize("text", ["turns", "turns: [", "3", "}", "a: 1}, {b: 2"])
+def test_lens_options_that_cannot_be_read_are_refused_with_the_form(text: str, screw: None) -> None:
+    with pytest.raises(ParameterError, match="lens_options: expected `name: value, name: value`, got"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options=text))
