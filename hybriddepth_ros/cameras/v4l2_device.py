@@ -195,7 +195,10 @@ class V4L2Device:
             device.set_format(kind, width, height, fourcc)
             got = device.get_format(kind)
             device.set_fps(kind, rate_hz)
-            got_rate = float(device.get_fps(kind))
+            try:
+                got_rate = float(device.get_fps(kind))
+            except ZeroDivisionError:
+                raise CameraError(f"{self.name}: set {asked}, but it tells no frame rate") from None
         got_fourcc = got.pixel_format.human_str()
         if (got_fourcc, got.width, got.height) != (fourcc, width, height) or (
             abs(got_rate - rate_hz) > _RATE_TOLERANCE * rate_hz

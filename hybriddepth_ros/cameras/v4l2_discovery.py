@@ -11,6 +11,7 @@ from hybriddepth_ros.errors import CameraError
 
 SYSFS = Path("/sys/class/video4linux")
 PROC = Path("/proc")
+DEV = Path("/dev")
 UVC_HARDWARE_STAMPS = Path("/sys/module/uvcvideo/parameters/hwtimestamps")
 
 
@@ -56,7 +57,9 @@ def usb_serial_number(path: str) -> str:
 
 def _listed(paths: list[str]) -> str:
     if not paths:
-        return "none"
+        closed = sorted(str(p) for p in DEV.glob("video*") if not os.access(p, os.R_OK | os.W_OK))
+        reason = f" but {', '.join(closed)}, which only the group `video` may open" if closed else ""
+        return f"none{reason}"
     return ", ".join(
         f"{path} ({usb_serial_number(path) or 'no serial number'}, {_card(path)})" for path in paths
     )

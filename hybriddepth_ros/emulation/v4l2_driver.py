@@ -75,7 +75,7 @@ class EmulatedDriver:
         self._picture = picture
         self._boot_ns = boot_ns
         self._names, self._stamped_at, self._padding = names, stamped_at, padding
-        self._mode = self._modes[0]
+        self._mode = self._modes[0].nearest(0, 0)
         self._lock = threading.RLock()
         self.present = True
         self._plugged_in = 0
@@ -246,14 +246,20 @@ class EmulatedDriver:
     def _enum_framesizes(self, file: OpenFile, size: Any) -> None:
         modes = [mode for mode in self._modes if _code(mode.fourcc) == size.pixel_format]
         _check(size.index < len(modes))
-        size.type = video.FrameSizeType.DISCRETE
-        size.m1.discrete.width, size.m1.discrete.height = modes[size.index].width, modes[size.index].height
+        mode = modes[size.index]
+        if mode.maximum is None:
+            size.type = video.FrameSizeType.DISCRETE
+            size.m1.discrete.width, size.m1.discrete.height = mode.width, mode.height
+        else:
+            size.type, steps = video.FrameSizeType.STEPWISE, size.m1.stepwise
+            steps.min_width, steps.min_height = mode.width, mode.height
+            steps.max_width, steps.max_height = mode.maximum
+            steps.step_width = steps.step_height = 2
 
     def _enum_frameintervals(self, file: OpenFile, interval: Any) -> None:
-        wanted = (interval.pixel_format, interval.width, interval.height)
-        rates = [
-            rate for m in self._modes if (_code(m.fourcc), m.width, m.height) == wanted for rate in m.rates_hz
-        ]
+        size = (interval.width, interval.height)
+        near = [m.nearest(*size) for m in self._modes if _code(m.fourcc) == interval.pixel_format]
+        rates = [rate for m in near if (m.width, m.height) == size for rate in m.rates_hz]
         _check(interval.index < len(rates))
         interval.type = video.FrameIntervalType.DISCRETE
         interval.m1.discrete.numerator, interval.m1.discrete.denominator = 1, rates[interval.index]
@@ -276,7 +282,8 @@ class EmulatedDriver:
     def _nearest(self, fmt: Any) -> EmulatedMode:
         _check(fmt.type == _CAPTURE)
         wanted = fmt.fmt.pix
-        modes = [m for m in self._modes if _code(m.fourcc) == wanted.pixelformat] or list(self._modes)
+        modes = [m for m in self._modes if _code(m.fourcc) == wanted.pixelformat] or self._modes
+        modes = [m.nearest(wanted.width, wanted.height) for m in modes]
         mode = min(modes, key=lambda m: abs(m.width - wanted.width) + abs(m.height - wanted.height))
         if self.faults.size is not None:
             mode = EmulatedMode(mode.fourcc, *self.faults.size, mode.rates_hz)

@@ -78,12 +78,24 @@ def webcam_controls(without: Container[int] = ()) -> list[EmulatedControl]:
 
 @dataclass(frozen=True)
 class EmulatedMode:
-    """A pixel format with one size, and the frame rates [Hz] that it comes at."""
+    """A pixel format with one size, and the frame rates [Hz] that it comes at.
+
+    maximum: (width, height) where it comes in every even size from the one given up to this one.
+    """
 
     fourcc: str
     width: int
     height: int
     rates_hz: tuple[int, ...]
+    maximum: tuple[int, int] | None = None
+
+    def nearest(self, width: int, height: int) -> EmulatedMode:
+        """In the size of this mode that is next to the one given."""
+        if self.maximum is None:
+            return self
+        width = min(max(width & ~1, self.width), self.maximum[0])
+        height = min(max(height & ~1, self.height), self.maximum[1])
+        return EmulatedMode(self.fourcc, width, height, self.rates_hz)
 
 
 WEBCAM_MODES = (

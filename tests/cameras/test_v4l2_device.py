@@ -74,6 +74,16 @@ def test_no_camera_at_all_is_told_as_such() -> None:
         V4L2Device(PATH, "A1").open()
 
 
+def test_devices_that_this_user_may_not_open_are_told_with_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "video0").touch()
+    monkeypatch.setattr(v4l2_discovery, "DEV", tmp_path)
+    monkeypatch.setattr(v4l2_discovery.os, "access", lambda path, mode: False)
+    with pytest.raises(CameraError, match=r"found none but .*/video0, which only the group `video` may open"):
+        V4L2Device().open()
+
+
 def test_a_link_by_id_is_followed(tmp_path: Path) -> None:
     link = tmp_path / "usb-Emulated_camera-video-index0"
     link.symlink_to(PATH)
@@ -144,6 +154,20 @@ def test_automatic_goes_by_the_rate_at_that_size() -> None:
         device.close()
 
 
+def test_a_device_that_takes_any_size_of_a_range_is_set_within_it() -> None:
+    modes = (EmulatedMode("GREY", 32, 24, (60, 30), maximum=(640, 480)), EmulatedMode("MJPG", 64, 48, (30,)))
+    with emulated(modes=modes):
+        device = opened(PATH)
+        assert str(device.modes()[0]) == "GREY 32x24 to 640x480 at 60, 30 Hz"
+        got = device.configure("auto", 322, 200, 60.0)
+        assert (got.fourcc, got.width, got.height, got.rate_hz) == ("GREY", 322, 200, 60.0)
+        with pytest.raises(CameraError, match="expected GREY 32x24 to 640x480 at 60, 30 Hz; MJPG"):
+            device.configure("GREY", 322, 500, 60.0)
+        with pytest.raises(CameraError, match="set GREY 323x200 at 60 Hz, reads back GREY 322x200"):
+            device.configure("GREY", 323, 200, 60.0)
+        device.close()
+
+
 def test_a_size_or_format_that_is_not_offered_is_refused_with_the_list() -> None:
     listed = r"expected YUYV 64x48 at 30, 15 Hz; MJPG 64x48 at 30, 15 Hz; MJPG 160x120 at 60, 30 Hz, got "
     with emulated():
@@ -165,6 +189,16 @@ def test_a_rate_or_size_that_reads_back_otherwise_is_told_with_both() -> None:
             device.configure("YUYV", 64, 48, 25.0)
         faults.size = (32, 24)
         with pytest.raises(CameraError, match="set YUYV 64x48 at 30 Hz, reads back YUYV 32x24 at 30 Hz"):
+            device.configure("YUYV", 64, 48, 30.0)
+        device.close()
+
+
+def test_a_driver_that_tells_no_frame_rate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves the frame period at 0/0."""
+    monkeypatch.setattr(video, "get_parm", lambda fd, kind: video.raw.v4l2_streamparm(type=kind))
+    with emulated():
+        device = opened(PATH)
+        with pytest.raises(CameraError, match="set YUYV 64x48 at 30 Hz, but it tells no frame rate"):
             device.configure("YUYV", 64, 48, 30.0)
         device.close()
 
