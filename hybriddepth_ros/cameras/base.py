@@ -136,6 +136,7 @@ Config = TypeVar("Config")
 _BACKEND_MODULES: dict[str, str] = {
     "simulated": "hybriddepth_ros.cameras.simulated",
     "replay": "hybriddepth_ros.cameras.replay",
+    "v4l2": "hybriddepth_ros.cameras.v4l2",
 }
 _registry: dict[str, tuple[type, Callable[[Any], FocusCamera]]] = {}
 

@@ -1,0 +1,200 @@
+"""The camera `v4l2` as it is made by name: assembled, swept, opened again, with a lens of another make."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybriddepth_ros.cameras import Clock, FocusSweep, camera_names, make_camera
+from hybriddepth_ros.cameras import lens as lens_registry
+from hybriddepth_ros.cameras import v4l2_controls as cid
+from hybriddepth_ros.cameras.calibration import CameraCalibration, FocusTable, write_calibration
+from hybriddepth_ros.cameras.lens import FocusLens, LensState, register_lens
+from hybriddepth_ros.cameras.v4l2 import V4L2Camera, V4L2Options
+from hybriddepth_ros.emulation.v4l2 import Faults
+from hybriddepth_ros.errors import CameraError, ParameterError
+from hybriddepth_ros.focal_stack import CameraIntrinsics
+from hybriddepth_ros.parameters import from_mapping, parameter, parameter_fields
+from tests.emulated_v4l2 import PATH, Scene, camera, emulated
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> str:
+    """Position 250 is 5 diopters."""
+    path = tmp_path / "camera.yaml"
+    intrinsics = CameraIntrinsics(60.0, 60.0, 31.5, 23.5, 64, 48)
+    write_calibration(
+        path, CameraCalibration(intrinsics, focus_table=FocusTable(((0, 0.0), (250, 5.0))), settle_ms=80.0)
+    )
+    return str(path)
+
+
+def test_it_is_known_by_name_and_its_parameters_without_linuxpy() -> None:
+    assert "v4l2" in camera_names()
+    code = (
+        "import sys; sys.modules['linuxpy'] = None\n"
+        "from hybriddepth_ros.cameras import camera_config_type, make_camera\n"
+        "from hybriddepth_ros.errors import CameraError\n"
+        "camera_config_type('v4l2')\n"
+        "try: make_camera('v4l2', {}).open()\n"
+        "except CameraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "camera v4l2: expected the package linuxpy: pip install linuxpy\n"
+
+
+def test_importing_the_cameras_does_not_import_linuxpy() -> None:
+    code = "import sys, hybriddepth_ros.cameras.v4l2; sys.exit('linuxpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_parameter_has_a_description_and_wrong_ones_are_refused() -> None:
+    assert all(info.description for _, info in parameter_fields(V4L2Options).values())
+    with pytest.raises(ParameterError, match="unknown parameter 'exposure'; did you mean exposure_ms"):
+        make_camera("v4l2", {"exposure": 3.0})
+    with pytest.raises(ParameterError, match="pixel_format: expected one of auto, YUYV, MJPG"):
+        make_camera("v4l2", {"pixel_format": "H264"})
+
+
+def test_the_example_in_the_documentation_is_a_config() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "v4l2.md").read_text()
+    example = yaml.safe_load(re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)[0])
+    assert example.pop("camera") == "v4l2"
+    options = from_mapping(V4L2Options, example["v4l2"])
+    assert (options.serial_number, options.width, options.height) == ("A1B2C3", 1280, 720)
+
+
+def test_without_a_calibration_it_says_what_to_run() -> None:
+    with emulated() as device:
+        with pytest.raises(CameraError, match="run `hybriddepth calibrate`"):
+            camera(device).open()
+        assert device.opens == 0
+
+
+def test_a_sweep_takes_only_frames_exposed_after_the_motor_stood_still(calibration: str) -> None:
+    scene = Scene()
+    with emulated(scene) as device, camera(device, calibration=calibration, readout_ms=20.0) as made:
+        sweep = FocusSweep(made, (0.5, 2.0, 4.0))
+        for _, swept in zip(range(9), sweep.frames(), strict=False):
+            frame = swept.frame
+            truth = next(true for true in device.frames if true.sequence == frame.sequence)
+            moves = [m for m in scene.commands if m[0] == cid.FOCUS_ABSOLUTE and m[2] < truth.exposure_end_ns]
+            position, commanded_ns = moves[-1][1:]
+            assert position == frame.actuator_position == pytest.approx(50 * frame.focus_diopters)
+            assert truth.exposure_start_ns >= commanded_ns + 79_000_000
+    assert device.opens == 0
+
+
+def test_by_the_machines_own_clock_it_is_made_by_name_and_reads(calibration: str) -> None:
+    with emulated(clock=Clock(), boot_ns=None) as device:
+        made = make_camera("v4l2", {"device": PATH, "width": 64, "height": 48, "calibration": calibration})
+        with made:
+            made.command_focus(2.0)
+            frames = [made.read(20.0) for _ in range(3)]
+        assert [b.sequence - a.sequence for a, b in pairwise(frames)] == [1, 1]
+        for frame in frames:
+            truth = next(true for true in device.frames if true.sequence == frame.sequence)
+            assert abs(frame.exposure_start_ns - truth.exposure_start_ns) < 1_000_000
+
+
+def test_a_focus_check_at_opening_finds_a_motor_that_does_not_move(calibration: str) -> None:
+    with emulated() as device, camera(device, calibration=calibration, check_focus=True) as made:
+        made.read()
+    with emulated(faults=Faults(focus_ignored=True)) as device:
+        with pytest.raises(CameraError, match="image did not change"):
+            camera(device, calibration=calibration, check_focus=True).open()
+        assert device.opens == 0
+
+
+def test_after_being_unplugged_the_same_camera_opens_again(calibration: str) -> None:
+    with emulated() as device:
+        made = camera(device, calibration=calibration)
+        made.open()
+        made.read()
+        device.unplug()
+        with pytest.raises(CameraError, match="unplugged"):
+            made.read()
+        made.close()
+        device.plug_in()
+        made.open()
+        made.command_focus(1.0)
+        made.read()
+        made.close()
+        assert device.opens == 0
+
+
+@dataclass(frozen=True)
+class _ScrewOptions:
+    port: str = parameter("", "where")
+    mode: str = parameter("slow", "how")
+    turns: float = parameter(3.0, "how many", maximum=9.0)
+    careful: bool = parameter(False, "whether")
+
+
+@pytest.fixture
+def screw() -> Iterator[None]:
+    """A lens of another make that counts in diopters."""
+
+    @register_lens("screw", _ScrewOptions)
+    class Screw(FocusLens):
+        def __init__(self, options: _ScrewOptions) -> None:
+            self.options = options
+            self.position = 0.0
+
+        def open(self) -> None: ...
+
+        def close(self) -> None: ...
+
+        def command(self, position: float) -> int:
+            self.position = position
+            return self.clock.now_ns()
+
+        @property
+        def position_range(self) -> tuple[float, float]:
+            return (0.0, 3.0)
+
+        def state(self) -> LensState:
+            return LensState(self.position)
+
+    yield
+    del lens_registry._registry["screw"]
+
+
+def test_a_lens_of_another_make_takes_its_own_options_and_the_cameras_time(screw: None) -> None:
+    scene = Scene()
+    with emulated(scene) as device:
+        others = "turns: 5, careful: true"
+        made = camera(
+            device, lens="screw", lens_port="/dev/ttyUSB7", lens_options=others, focus_in_diopters=True
+        )
+        source, lens = made.parts
+        assert lens.options == _ScrewOptions("/dev/ttyUSB7", "slow", 5.0, True)  # type: ignore[attr-defined]
+        assert lens.clock is source.clock is made.clock
+        with made:
+            assert made.focus_range_diopters == (0.0, 3.0)
+            made.command_focus(2.0)
+            while (frame := made.read()).focus_diopters != 2.0:
+                pass
+            assert frame.actuator_position == 2.0
+    assert (cid.FOCUS_AUTO, 0) in scene.written  # the camera's own motor is not to hunt meanwhile
+
+
+def test_an_unknown_lens_or_option_of_it_is_refused(screw: None) -> None:
+    with pytest.raises(CameraError, match=r"unknown lens 'scrw'.*did you mean screw"):
+        V4L2Camera(V4L2Options(lens="scrw"))
+    with pytest.raises(ParameterError, match="lens screw: unknown parameter 'turn'; did you mean turns"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options="turn: 3"))
+    with pytest.raises(ParameterError, match=r"turns: expected -inf to 9\.0, got 10"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options="turns: 10"))
+
+
+@pytest.mark.parametrize("text", ["turns", "turns: [", "3", "}", "a: 1}, {b: 2"])
+def test_lens_options_that_cannot_be_read_are_refused_with_the_form(text: str, screw: None) -> None:
+    with pytest.raises(ParameterError, match="lens_options: expected `name: value, name: value`, got"):
+        V4L2Camera(V4L2Options(lens="screw", lens_options=text))
