@@ -61,11 +61,12 @@ def _listed(paths: list[str]) -> str:
         reason = f" but {', '.join(closed)}, which only the group `video` may open" if closed else ""
         return f"none{reason}"
     return ", ".join(
-        f"{path} ({usb_serial_number(path) or 'no serial number'}, {_card(path)})" for path in paths
+        f"{path} ({usb_serial_number(path) or 'no serial number'}, {card_name(path)})" for path in paths
     )
 
 
-def _card(path: str) -> str:
+def card_name(path: str) -> str:
+    """What the driver calls a /dev/videoN."""
     try:
         return (SYSFS / Path(path).name / "name").read_text().strip()
     except OSError:

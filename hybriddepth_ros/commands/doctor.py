@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hybriddepth_ros.commands.doctor_checks import NEEDED_FOR_ROS, Check, run_checks
+from hybriddepth_ros.commands.doctor_check import Check
+from hybriddepth_ros.commands.doctor_checks import NEEDED_FOR_ROS, run_checks
 from hybriddepth_ros.commands.output import to_json
 
 _COLOURS = {"ok": "green", "warn": "yellow", "missing": "red"}
@@ -16,7 +17,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "missing": "red"}
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
-    """Check this machine: Python, packages, ROS, GPU, cameras, serial ports, DDS, weights, disk.
+    """Check this machine: Python, packages, ROS, GPU, cameras, lenses, DDS, weights, disk.
 
     Each check is ok, warn (works, with a limit) or missing, with the next step. Exit 0 unless something that
     every use needs is missing (1).

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import glob
-import grp
 import importlib
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hybriddepth_ros.commands.doctor_check import Check
+from hybriddepth_ros.commands.doctor_devices import check_cameras, check_lenses
 from hybriddepth_ros.commands.versions import installed_version, opencv_version
 from hybriddepth_ros.config_files import find_config
 
@@ -31,17 +31,6 @@ PACKAGES = {
 NEEDED_FOR_ROS = ("ROS 2", "middleware", "hybriddepth_msgs", "message_filters", "rosbags", "ROS domain")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding: state is ok, warn or missing; `essential` if nothing works without it."""
-
-    name: str
-    state: str
-    found: str
-    next_step: str = ""
-    essential: bool = False
-
-
 def run_checks() -> list[Check]:
     """All findings in the order to read them."""
     groups: tuple[Callable[[], Iterable[Check]], ...] = (
@@ -52,7 +41,7 @@ def run_checks() -> list[Check]:
         check_companions,
         check_gpu,
         check_cameras,
-        check_serial_ports,
+        check_lenses,
         check_dds,
         check_weights,
         check_disk,
@@ -155,7 +144,7 @@ def check_gpu() -> list[Check]:
     version = installed_version("torch")
     nvidia = bool(glob.glob("/dev/nvidia[0-9]*"))
     if version is None:
-        return [Check("torch", "warn", "not installed; the model classical needs none", "pip install torch")]
+        return [Check("torch", "warn", "not installed; only the model classical works", "pip install torch")]
     import torch
 
     checks = [Check("torch", "ok", version)]
@@ -167,22 +156,9 @@ def check_gpu() -> list[Check]:
         step = "install torch's CUDA build; nvidia-smi must work"
         checks.append(Check("GPU", "warn", "an NVIDIA GPU that torch cannot use", step))
     else:
-        checks.append(Check("GPU", "ok", "none: models run on the CPU"))
+        step = "only for speed: an NVIDIA GPU and torch's CUDA build"
+        checks.append(Check("GPU", "ok", "none: models run on the CPU", step))
     return checks
-
-
-def check_cameras() -> list[Check]:
-    devices = sorted(glob.glob("/dev/video[0-9]*"))
-    if not devices:
-        return [Check("cameras", "ok", "no /dev/video*: simulated and replay work")]
-    return [_device_check("cameras", devices, "video")]
-
-
-def check_serial_ports() -> list[Check]:
-    ports = sorted(glob.glob("/dev/ttyUSB*") + glob.glob("/dev/ttyACM*"))
-    if not ports:
-        return [Check("serial ports", "ok", "none (needed for liquid lenses only)")]
-    return [_device_check("serial ports", ports, "dialout")]
 
 
 def check_dds() -> list[Check]:
@@ -214,7 +190,11 @@ def check_weights() -> list[Check]:
             return [Check("weights", "warn", f"{found}; {'; '.join(broken)}", "hybriddepth weights verify")]
         return [Check("weights", "ok", found)]
     step = "only for the models hybriddepth and crossdepth: hybriddepth weights list"
-    return [Check("weights", "ok", f"none in {weights_folder()}; the model classical needs none", step)]
+    return [
+        Check(
+            "weights", "ok", f"none in {weights_folder()}; sweepnet's are shipped, classical needs none", step
+        )
+    ]
 
 
 def check_disk() -> list[Check]:
@@ -236,18 +216,6 @@ def _missing_of_weights(name: str) -> str:
         return str(error)
     tensors = config.with_suffix(".safetensors")
     return "" if tensors.is_file() else f"{tensors.name} is missing"
-
-
-def _device_check(name: str, devices: list[str], group: str) -> Check:
-    refused = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
-    if not refused:
-        return Check(name, "ok", ", ".join(devices))
-    if group in {grp.getgrgid(gid).gr_name for gid in os.getgroups()}:
-        return Check(
-            name, "warn", f"no permission: {', '.join(refused)}", f"ls -l {refused[0]}; check udev rules"
-        )
-    step = f"sudo usermod -aG {group} $USER, then log in again"
-    return Check(name, "warn", f"no permission: {', '.join(refused)} (you are not in group {group})", step)
 
 
 def _segment_check() -> Check:

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hybriddepth_ros.commands import doctor_checks
+from hybriddepth_ros.cameras.optotune import USB_IDS
+from hybriddepth_ros.cameras.optotune_link import UsbPort
+from hybriddepth_ros.commands import doctor_checks, doctor_devices
+from hybriddepth_ros.emulation.v4l2 import EmulatedV4L2
+from hybriddepth_ros.emulation.v4l2_parts import FOCUS_ABSOLUTE, webcam_controls
 from tests.cli.conftest import Outcome
+from tests.emulated_v4l2 import Scene
 
 RunCli = Callable[..., Outcome]
 
@@ -22,7 +27,7 @@ def test_json_has_a_state_for_every_subject(run_cli: RunCli) -> None:
     outcome = run_cli("doctor", "--json")
     assert outcome.code == 0
     found = checks(outcome)
-    expected = {"Python", "numpy", "OpenCV", "ROS 2", "cv_bridge", "torch", "cameras", "serial ports"}
+    expected = {"Python", "numpy", "OpenCV", "ROS 2", "cv_bridge", "torch", "cameras", "lenses"}
     assert expected | {"ROS domain", "discovery", "DDS segment", "/dev/shm", "weights", "disk"} <= set(found)
     assert {check["state"] for check in found.values()} <= {"ok", "warn", "missing"}
     assert all(check["next_step"] for check in found.values() if check["state"] == "missing")
@@ -77,12 +82,46 @@ def test_discovery_of_the_whole_subnet_is_a_warning(run_cli: RunCli, monkeypatch
 
 
 def test_devices_without_permission_name_the_group(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks.glob, "glob", lambda p: ["/dev/video7"] if "video" in p else [])
-    monkeypatch.setattr(doctor_checks.os, "access", lambda *_: False)
-    monkeypatch.setattr(doctor_checks.os, "getgroups", lambda: [])
+    monkeypatch.setattr(doctor_devices.glob, "glob", lambda p: ["/dev/video7"])
+    monkeypatch.setattr(doctor_devices.os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor_devices.os, "getgroups", lambda: [])
     check = checks(run_cli("doctor", "--json"))["cameras"]
     assert check["state"] == "warn" and "/dev/video7" in str(check["found"])
     assert "usermod -aG video" in str(check["next_step"])
+
+
+def test_what_is_not_there_has_a_next_step(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_devices.glob, "glob", lambda p: [])
+    monkeypatch.setattr("hybriddepth_ros.cameras.optotune_link.usb_ports", list)
+    found = checks(run_cli("doctor", "--json"))
+    assert "no /dev/video*" in str(found["cameras"]["found"])
+    assert all(found[name]["next_step"] for name in ("cameras", "lenses"))
+
+
+def test_a_camera_is_told_with_the_range_of_its_focus(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    with EmulatedV4L2(scene.picture, on_control=scene.on_control) as device:
+        monkeypatch.setattr(doctor_devices.glob, "glob", lambda p: [device.path])
+        monkeypatch.setattr(doctor_devices.os, "access", lambda *_: True)
+        (check,) = doctor_devices.check_cameras()
+        assert check.state == "ok" and device.path in check.found and "focus 0 to 250" in check.found
+        assert not scene.written
+    with EmulatedV4L2(scene.picture, controls=webcam_controls(without=(FOCUS_ABSOLUTE,))) as device:
+        (check,) = doctor_devices.check_cameras()
+        assert check.state == "warn" and "cannot be moved" in check.found and check.next_step
+
+
+def test_a_lens_driver_is_known_by_what_usb_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = UsbPort("/dev/ttyACM3", *USB_IDS["lens_driver_4"], "AB12")
+    ports = [UsbPort("/dev/ttyS0"), driver]
+    monkeypatch.setattr("hybriddepth_ros.cameras.optotune_link.usb_ports", lambda: ports)
+    monkeypatch.setattr(doctor_devices.os, "access", lambda *_: True)
+    (check,) = doctor_devices.check_lenses()
+    assert check.state == "ok" and check.found == "/dev/ttyACM3: lens_driver_4, serial number AB12"
+    monkeypatch.setattr(doctor_devices.os, "access", lambda path, _: path != "/dev/ttyACM3")
+    monkeypatch.setattr(doctor_devices.os, "getgroups", lambda: [])
+    (check,) = doctor_devices.check_lenses()
+    assert check.state == "warn" and "usermod -aG dialout" in check.next_step
 
 
 def test_a_check_that_fails_does_not_end_the_doctor(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
