@@ -137,7 +137,7 @@ class FocusCamera(ABC):
     def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:  # noqa: B027
         """Do ahead what sweeping these positions needs (the simulated camera renders its pictures).
 
-        Called before streaming, from any thread; may take seconds, and does nothing when already done.
+        Called before sweeping, from any thread; may take seconds, and does nothing when already done.
         Positions that were not prepared work too, only slower.
         """
 

@@ -70,7 +70,7 @@ class FocusSweep:
         self._options = options
         self._positions = self._checked(focus_diopters)
         self._hold: float | None = None
-        self._frame_timeout_s = frame_timeout_s or max(2.0, 10.0 / camera.frame_rate_hz)
+        self.frame_timeout_s = frame_timeout_s or max(2.0, 10.0 / camera.frame_rate_hz)
         self._queue = SweepQueue(queue_sweeps)
         self._lock = threading.Lock()  # guards what other threads may ask for, and the counters
         self._capture: Future[list[SweptFrame]] | None = None
@@ -80,7 +80,7 @@ class FocusSweep:
         self._running = False
 
         self._next_sweep_id = 0
-        self._engine = SweepEngine(camera, options, self._stop, self._begin, self._frame_timeout_s)
+        self._engine = SweepEngine(camera, options, self._stop, self._begin, self.frame_timeout_s)
         self._slices = self._sweeps = 0
         self._stamps_ns: list[int] = []
 
@@ -106,6 +106,8 @@ class FocusSweep:
         if thread is None or thread is threading.current_thread():
             return True
         thread.join(timeout_s)
+        if thread.is_alive():
+            self._end_capture(CameraError("the camera hangs"))
         return not thread.is_alive()
 
     def read(self, timeout_s: float = 1.0) -> SweptFrame:
@@ -132,6 +134,11 @@ class FocusSweep:
     def focus_diopters(self) -> tuple[float, ...]:
         """The positions of the sweep, whether or not one focus is held now."""
         return self._positions
+
+    @property
+    def turns(self) -> int:
+        """Grows as long as the camera answers, be it that there is no frame yet."""
+        return self._engine.turns
 
     @property
     def held_diopters(self) -> float | None:
@@ -186,7 +193,7 @@ class FocusSweep:
     def time_for_s(self, slices: int) -> float:
         """How long so many slices may take at most, the sweep under way included, with time to spare [s]."""
         rate_hz = self.statistics.possible_rate_hz or self._camera.frame_rate_hz
-        return self._frame_timeout_s + 2.0 * (len(self._positions) + slices) / rate_hz
+        return self.frame_timeout_s + 2.0 * (len(self._positions) + slices) / rate_hz
 
     @property
     def statistics(self) -> SweepStatistics:
@@ -222,9 +229,12 @@ class FocusSweep:
         except BaseException as problem:  # kept for the reader, which is where it can be dealt with
             error = problem
         self._queue.close(error)
+        self._end_capture(error)
+
+    def _end_capture(self, error: BaseException | None) -> None:
         with self._lock:
             self._running = False
-            waiting = self._capture
+            waiting, self._capture = self._capture, None
         if waiting is not None and not waiting.done() and waiting.set_running_or_notify_cancel():
             reason = f": {error}" if error else ""
             waiting.set_exception(CameraError(f"capture: the focus sweep ended{reason}"))

@@ -120,11 +120,13 @@ class SweepEngine:
         self._last_offset_ns: int | None = None
         self._spoiled = 0  # frames since the last that counted
         self.discarded = self.lost = self.retaken = 0
+        self.turns = 0  # of the loop that asks the device; stands still while it hangs
 
     def next_frame(self) -> tuple[Shot, CameraFrame] | None:
         """The next slice and its frame, with the lens already sent on where it is time; None once stopped."""
         waited_s = 0.0
         while not self._stop.is_set():
+            self.turns += 1
             wait_s = min(self._send_due(), self._frame_timeout_s)
             try:
                 frame = self._camera.read(wait_s)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybriddepth_ros.cameras import camera_config_type, camera_names
+from hybriddepth_ros.cameras.supervisor import LONGEST_REOPEN_DELAY_S
+from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_GO, SWEEP_MODES, SweepOptions
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
@@ -41,11 +43,30 @@ class FocusSweepParameters:
         3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
     )
     slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=MAX_SLICES)
+    sweep_mode: str = parameter(
+        STOP_AND_GO,
+        "stop_and_go: the lens moves on when a frame has arrived; free_running: when its exposure is over by"
+        " the camera's rhythm, which is faster and needs exact stamps",
+        choices=SWEEP_MODES,
+    )
+    approach: str = parameter(
+        ANY_WAY,
+        "any: the lens takes the shortest way to each focus; rising: it comes from below, for a lens with"
+        " hysteresis and one table of focus",
+        choices=APPROACHES,
+    )
+    overshoot: float = parameter(
+        SweepOptions.overshoot_diopters,
+        "how far below a focus the lens goes with `approach: rising` when it comes from above",
+        unit="1/m",
+        minimum=0.001,
+        maximum=10.0,
+    )
     queue_size: int = parameter(
         10, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=1000
     )
     reopen_delay_max: float = parameter(
-        10.0,
+        LONGEST_REOPEN_DELAY_S,
         "longest wait between attempts to reopen a camera that failed; the first comes after 0.25 s",
         unit="s",
         minimum=0.25,
@@ -53,6 +74,10 @@ class FocusSweepParameters:
         dynamic=True,
     )
     autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
+
+    @property
+    def sweep_options(self) -> SweepOptions:
+        return SweepOptions(self.sweep_mode, self.approach, self.overshoot)
 
     def __post_init__(self) -> None:
         camera_config_type(self.camera)
