@@ -128,6 +128,11 @@ class SweepSupervisor:
     # What any thread may ask.
 
     @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop, and not to start again since."""
+        return self._stopping.is_set()
+
+    @property
     def sweep(self) -> FocusSweep | None:
         """The one that is running; None while the camera is broken or the supervisor is stopped."""
         return self._sweep

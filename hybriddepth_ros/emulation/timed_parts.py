@@ -112,8 +112,12 @@ class Plug:
         """Somebody else holds it: whoever opens it is refused for so long."""
         self._free_ns = self._clock.steady_ns + round(seconds * 1e9)
 
+    @property
+    def pulled(self) -> bool:
+        return self._clock.steady_ns < self._back_ns
+
     def check(self, error: type[CameraError], opening: bool = False) -> None:
-        if self._clock.steady_ns < self._back_ns:
+        if self.pulled:
             raise error(f"{self._name}: expected a device, found none")
         if opening and self._clock.steady_ns < self._free_ns:
             raise error(f"{self._name}: expected a device that is free, got busy")
@@ -127,7 +131,7 @@ class TimedLens(FocusLens):
     def __init__(self, options: TimedOptions, clock: VirtualTime) -> None:
         self.clock = clock
         self.plug = Plug("lens timed", clock)
-        self.temperature_c = options.warm_c
+        self._hot_ns, self._hot_c = 0, options.warm_c
         self.rest = options.position_range[0]
         self._options, self._clock = options, clock
         self._told = self.rest
@@ -135,14 +139,22 @@ class TimedLens(FocusLens):
         # (starts, from where, arrives, there), in steady time
         self._moves: deque[tuple[int, float, int, float]] = deque([(0, self.rest, 0, self.rest)], maxlen=256)
 
+    def heat(self, temperature_c: float, seconds: float) -> None:
+        """Make it so hot, for so long."""
+        self._hot_ns, self._hot_c = self._clock.steady_ns + round(seconds * 1e9), temperature_c
+
+    @property
+    def temperature_c(self) -> float:
+        return self._hot_c if self._clock.steady_ns < self._hot_ns else self._options.warm_c
+
     def open(self) -> None:
         self.plug.check(LensError, opening=True)
         self._open = True
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
+        if self._open and not self.plug.pulled:
             self._move(self.rest)
+        self._open = False
 
     def command(self, position: float) -> int:
         self._check()

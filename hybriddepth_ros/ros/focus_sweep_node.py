@@ -17,17 +17,19 @@ from hybriddepth_ros.cameras import (
     FocusCamera,
     FocusSweep,
     SweptFrame,
-    camera_config_type,
     make_camera,
 )
+from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, make_lens
 from hybriddepth_ros.cameras.supervisor import SweepListener, SweepSupervisor
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.optics import plan_sweep
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import stack_message
-from hybriddepth_ros.ros.schema import FocusSweepParameters
+from hybriddepth_ros.ros.schema import FocusSweepParameters, sweep_camera_type
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.sweep_outputs import SweepOutputs, swept_message
+from hybriddepth_ros.ros.topic_camera import topic_camera
+from hybriddepth_ros.ros.topic_options import TopicCameraOptions
 
 
 class FocusSweepNode(ManagedNode):
@@ -78,7 +80,16 @@ class FocusSweepNode(ManagedNode):
 
     def _make_camera(self) -> FocusCamera:
         name = self.parameters[FocusSweepParameters].camera
-        return make_camera(name, self.parameters[camera_config_type(name)])
+        options: Any = self.parameters[sweep_camera_type(name)]
+        if not isinstance(options, TopicCameraOptions):
+            return make_camera(name, options)
+        if not options.lens:
+            raise CameraError(f"topic.lens: expected one of {', '.join(lens_names())}, got none")
+        lens = make_lens(options.lens, self.parameters[lens_config_type(options.lens)])
+        return topic_camera(self, options, lens, self._stopped)
+
+    def _stopped(self) -> bool:
+        return self.closing.is_set() or self._supervisor is None or self._supervisor.stopping
 
     def _positions(self, camera: FocusCamera) -> Sequence[float]:
         """The foci to sweep [1/m]: as given, else as the camera suggests, else planned."""
@@ -101,7 +112,7 @@ class FocusSweepNode(ManagedNode):
         return [min(max(focus, low), high) for focus in planned]
 
     def _tell_progress(self, done: int, total: int) -> None:
-        if self.closing.is_set():
+        if self._stopped():
             raise CameraError("stopped while preparing the camera")
         if done % max(total // 4, 1) == 0:
             self.get_logger().info(f"preparing the camera: {done} of {total}")
