@@ -24,7 +24,7 @@ class FrameTiming:
         self._frames: deque[tuple[int, int, int]] = deque(maxlen=_WINDOW)  # sequence, start, end
         self._strays_ns: deque[float] = deque(maxlen=_WINDOW)
         self._period_ns = 0.0
-        self._next_start_ns = 0.0  # of the frame after the newest
+        self._next_start_ns = 0  # of the frame after the newest
 
     def add(self, frame: CameraFrame) -> None:
         new = (frame.sequence, frame.exposure_start_ns, frame.exposure_end_ns)
@@ -55,7 +55,7 @@ class FrameTiming:
         numbers_mean, starts_mean = numbers.mean(), starts.mean()
         centred = numbers - numbers_mean
         self._period_ns = float(centred @ starts / (centred @ centred))
-        self._next_start_ns = start_ns + float(starts_mean + self._period_ns * (1.0 - numbers_mean))
+        self._next_start_ns = start_ns + round(starts_mean + self._period_ns * (1.0 - numbers_mean))
 
     @property
     def span_ns(self) -> int:
@@ -67,5 +67,5 @@ class FrameTiming:
         if len(self._frames) < _FEWEST or not self._strays_ns:
             return None
         guard_ns = _LEAST_GUARD_NS + 1.5 * max(self._strays_ns)
-        ahead = max(0, math.ceil((time_ns + guard_ns - self._next_start_ns) / self._period_ns))
-        return round(self._next_start_ns + ahead * self._period_ns + self.span_ns + guard_ns)
+        ahead = max(0, math.ceil((time_ns - self._next_start_ns + guard_ns) / self._period_ns))
+        return self._next_start_ns + self.span_ns + round(ahead * self._period_ns + guard_ns)
