@@ -108,7 +108,8 @@ class SweepEngine:
         self._timing = FrameTiming()
         self._todo: deque[Shot] = deque()
         self._sent: deque[Shot] = deque()  # in order; the first is the next to get a frame
-        self._at: float | None = None  # where the lens was sent last, and when
+        self._there: float | None = None  # the focus that the lens was sent to; None on the way below it
+        self._rising_from: float | None = None  # no move to here or higher comes from above
         self._commanded_ns = self._settled_ns = 0
         self._turning = False  # on the way below the focus of the last shot, from where it is approached
         self._move_began_ns = 0
@@ -184,7 +185,7 @@ class SweepEngine:
         if self._turning:
             return self._settled_ns
         if not self._sent:
-            return 0
+            return self._settled_ns  # turned round half-way, nobody knows from which side the lens came
         if self._options.mode == STOP_AND_GO or len(self._sent) >= _MOST_SENT:
             return None
         last = self._sent[-1]
@@ -203,7 +204,7 @@ class SweepEngine:
         shot = self._next_shot()
         self._todo.popleft()
         focus = shot.focus_diopters
-        if focus == self._at:
+        if focus == self._there:
             shot.commanded_ns, shot.settled_ns = self._commanded_ns, self._settled_ns
             self._sent.append(shot)
             return
@@ -211,9 +212,10 @@ class SweepEngine:
         if self._sent:
             self._sent[-1].closed_ns = began_ns
         self._sent.append(shot)
-        if self._options.approach == RISING and (self._at is None or focus < self._at):
+        if self._options.approach == RISING and (self._rising_from is None or focus < self._rising_from):
             self._turning, self._move_began_ns = True, began_ns
             self._command(focus - self._options.overshoot_diopters)
+            self._there, self._rising_from = None, focus
         else:
             self._finish(shot, began_ns)
 
@@ -221,6 +223,7 @@ class SweepEngine:
         """Send the lens to the shot's own focus, in a move that began then."""
         focus = shot.focus_diopters
         self._command(focus)
+        self._there = self._rising_from = focus
         shot.commanded_ns, shot.settled_ns = self._commanded_ns, self._settled_ns
         move_ns = self._settled_ns - began_ns
         self._move_ns[focus] = min(move_ns, self._move_ns.get(focus, move_ns))
@@ -228,7 +231,6 @@ class SweepEngine:
     def _command(self, focus_diopters: float) -> None:
         self._commanded_ns = self._camera.clock.now_ns()
         self._settled_ns = self._camera.command_focus(focus_diopters)
-        self._at = focus_diopters
 
     def _drop_abandoned(self) -> None:
         if self._turning:
