@@ -1,11 +1,16 @@
 """Slices per second that `focus_sweep` sends of a 640x480 camera at 30 frames/s, and what gets lost.
 
-.venv/bin/python benchmarks/sweep_rate.py [--seconds 20] [--stack STACK]
+.venv/bin/python benchmarks/sweep_rate.py [--seconds 20] [--stack STACK] [--emulated]
+
+`--emulated` measures the sweep alone instead, in both modes, on an emulated camera and lens whose clock needs
+no time: what it achieves of what frame period, exposure and settle time allow, and how many slices truly
+show another focus than they say.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -28,6 +33,16 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_ros.cameras import FocusSweep, SweepOptions
+from hybriddepth_ros.cameras.assembled import AssembledCamera, AssemblyOptions
+from hybriddepth_ros.cameras.sweep_engine import SWEEP_MODES
+from hybriddepth_ros.emulation.timed_parts import (
+    TimedLens,
+    TimedOptions,
+    TimedSource,
+    VirtualTime,
+    true_positions,
+)
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.messages import from_time
@@ -77,12 +92,61 @@ def count_slices(seconds: float) -> None:
     )
 
 
+EMULATED_SLICES = 10_000
+EMULATED_FOCI = (0.5, 1.2, 2.2, 3.1, 4.0)
+EMULATED = {
+    "usual": {},
+    "1 of 200 frames lost": {"dropped": 0.005},
+    "slow delivery, 1 of 200 frames lost": {"dropped": 0.005, "delivery_ms": 35.0, "jitter_ms": 12.0},
+    "slow lens": {"move_ms": 9.0},
+}
+
+
+def emulated_row(name: str, mode: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """One mode of the sweep on the emulated pair; limit: of the sensor's rhythm, whatever the mode."""
+    options = TimedOptions(**changes)
+    clock = VirtualTime()
+    lens = TimedLens(options, clock)
+    source = TimedSource(options, clock, lens)
+    with AssembledCamera("timed", source, lens, AssemblyOptions(focus_in_diopters=True)) as camera:
+        sweep = FocusSweep(camera, EMULATED_FOCI, SweepOptions(mode=mode))
+        began = time.perf_counter()
+        frames = list(itertools.islice(sweep.frames(), EMULATED_SLICES))
+        took_s = time.perf_counter() - began
+    wrong = sum(
+        any(abs(position - EMULATED_FOCI[f.slice_index]) > 1e-9 for position in true_positions(f.frame.image))
+        for f in frames
+    )
+    rate_hz = 1e9 * (len(frames) - 1) / (frames[-1].frame.stamp_ns - frames[0].frame.stamp_ns)
+    seen = sweep.statistics
+    return {
+        "name": f"sweep/{mode}, {name}",
+        "value": round(rate_hz, 2),
+        "unit": "slices/s",
+        "slices": len(frames),
+        "wrong_focus": wrong,
+        "possible_slices_per_s": round(seen.possible_rate_hz, 2),
+        "limit_slices_per_s": round(options.slice_rate_limit_hz, 2),
+        "ratio": round(rate_hz / options.slice_rate_limit_hz, 4),
+        "slices_retaken": seen.slices_retaken,
+        "frames_discarded": seen.frames_discarded,
+        "frames_lost_by_camera": seen.frames_lost,
+        "processor_ms_per_slice": round(1e3 * took_s / len(frames), 3),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--stack", help="replay this STACK, 640 pixels wide, instead of the simulated camera")
     parser.add_argument("--subscriber", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--emulated", action="store_true", help="the sweep alone, on an emulated pair")
     options = parser.parse_args()
+    if options.emulated:
+        report(
+            [emulated_row(name, mode, changes) for name, changes in EMULATED.items() for mode in SWEEP_MODES]
+        )
+        return
     set_dds_profile()
     if options.subscriber:
         count_slices(options.seconds)

@@ -3,8 +3,9 @@
     ros2 launch hybriddepth_ros depth.launch.py
     ros2 launch hybriddepth_ros depth.launch.py camera:=replay params_file:=my.yaml rviz:=true
 
-An argument left empty keeps what the parameter file says. `camera:=none` leaves the sweep out: slices come
-from elsewhere (a bag, another driver).
+An argument left empty keeps what the parameter file says. `camera:=topic` sweeps a lens before the camera of
+another node (topic.image, topic.lens ... in the parameter file). `camera:=none` leaves the sweep out: slices
+come from elsewhere (a bag, another driver).
 """
 
 import os

@@ -10,7 +10,7 @@ from hybriddepth_ros.cameras.base import (
     make_camera,
     register_camera,
 )
-from hybriddepth_ros.cameras.sweep import FocusSweep, SweepStatistics, SweptFrame
+from hybriddepth_ros.cameras.sweep import FocusSweep, SweepOptions, SweepStatistics, SweptFrame
 
 __all__ = [
     "CameraFrame",
@@ -18,6 +18,7 @@ __all__ = [
     "FocusCamera",
     "FocusSweep",
     "FrameTimeout",
+    "SweepOptions",
     "SweepStatistics",
     "SweptFrame",
     "camera_config_type",

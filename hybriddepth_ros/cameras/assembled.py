@@ -84,16 +84,24 @@ class AssembledCamera(FocusCamera):
             )
         with self._lock:
             last = self._moves[-1] if self._moves else None
-            rising = last is None or focus_diopters >= last.focus_diopters
-            actuator = self._table(rising).actuator(focus_diopters)
+            actuator = self._actuator(focus_diopters, last)
             began_ns = self._focus_lens.command(actuator)
             still = last is not None and actuator == last.actuator
             settled_ns = last.settled_ns if still and last else began_ns + round(self._settle_ms * 1e6)
             self._moves.append(_Move(began_ns, settled_ns, actuator, focus_diopters))
         return settled_ns
 
+    def _actuator(self, focus_diopters: float, last: _Move | None) -> float:
+        """Where to send the lens, by the branch of its hysteresis that the move is on."""
+        if last is not None and focus_diopters == last.focus_diopters:
+            return last.actuator  # the branch that it is on; the other one would move it
+        rising = self._table(rising=True)
+        here = last.focus_diopters if last else rising.diopters(self._focus_lens.state().position)
+        return (rising if focus_diopters >= here else self._table(rising=False)).actuator(focus_diopters)
+
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
         raw = self._source.read(timeout_s)
+        temperature_c = self._focus_lens.state().temperature_c  # a lens that is gone or too hot says so here
         with self._lock:
             before = [move for move in self._moves if move.commanded_ns < raw.exposure_end_ns]
         focus = before[-1].focus_diopters if before else float("nan")
@@ -105,6 +113,8 @@ class AssembledCamera(FocusCamera):
             focus_diopters=focus,
             actuator_position=before[-1].actuator if before else float("nan"),
             camera=self._camera_at(0.0 if np.isnan(focus) else focus),
+            exposure_end_ns=raw.exposure_end_ns,
+            temperature_c=temperature_c,
         )
 
     @property
@@ -149,6 +159,8 @@ class AssembledCamera(FocusCamera):
 
     def _camera_at(self, focus_diopters: float) -> CameraIntrinsics:
         width, height = self._source.size
+        if self._calibration is None and self._source.camera is not None:
+            return self._source.camera
         if self._calibration is None:
             f = 0.5 * width / float(np.tan(np.radians(0.5 * self._options.horizontal_fov_deg)))
             return CameraIntrinsics(f, f, 0.5 * (width - 1), 0.5 * (height - 1), width, height)

@@ -32,7 +32,8 @@ class CameraFrame:
     image [H, W, 3] uint8 RGB or [H, W] uint8 mono; exposure_start_ns and stamp_ns (mid-exposure) in the clock
     of `time.time_ns`; focus_diopters [1/m] and actuator_position (device units) that held during the
     exposure; camera: intrinsics at that focus; ground_truth_depth [H, W] float32 m along Z, from simulated
-    cameras only.
+    cameras only. exposure_end_ns: the last row ends, until when the lens must stand still; 0 becomes as long
+    after the stamp as the exposure began before it. temperature_c: of the lens [deg C], None = unknown.
     """
 
     image: npt.NDArray[np.uint8]
@@ -43,6 +44,12 @@ class CameraFrame:
     actuator_position: float
     camera: CameraIntrinsics
     ground_truth_depth: npt.NDArray[np.float32] | None = None
+    exposure_end_ns: int = 0
+    temperature_c: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.exposure_end_ns == 0:
+            object.__setattr__(self, "exposure_end_ns", 2 * self.stamp_ns - self.exposure_start_ns)
 
 
 class FrameTimeout(CameraError):  # noqa: N818 - it says what happened, and waiting on is no error
@@ -58,6 +65,18 @@ class Clock:
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait until the event is set, at most `seconds`; whether it is set."""
         return event.wait(seconds)
+
+    def offset_ns(self) -> int:
+        """How far the system's clock is ahead of one that nobody sets; a change means that it was set."""
+        return min(_doubt_and_offset() for _ in range(_OFFSET_TRIES))[1]
+
+
+_OFFSET_TRIES = 3  # the scheduler may strike between two readings, hardly each time
+
+
+def _doubt_and_offset() -> tuple[int, int]:
+    before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+    return after - before, now - (before + after) // 2
 
 
 Progress = Callable[[int, int], None]  # (done, of how many)
@@ -118,7 +137,7 @@ class FocusCamera(ABC):
     def prepare(self, focus_diopters: Sequence[float], progress: Progress | None = None) -> None:  # noqa: B027
         """Do ahead what sweeping these positions needs (the simulated camera renders its pictures).
 
-        Called before streaming, from any thread; may take seconds, and does nothing when already done.
+        Called before sweeping, from any thread; may take seconds, and does nothing when already done.
         Positions that were not prepared work too, only slower.
         """
 

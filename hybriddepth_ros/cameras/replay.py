@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import cv2
@@ -63,7 +64,7 @@ class ReplayCamera(VirtualCamera):
         )
         self._foci = np.array([s.focus_diopters for s in self._slices])
         self._shown = 0  # frames, since `open`, of the focus that was commanded last
-        self._settled_ns = 0
+        self._moves: deque[tuple[int, int]] = deque(maxlen=64)  # (commanded, settled) [ns]
         timing = SensorTiming(options.frame_rate, options.exposure_ms, options.readout_ms, options.settle_ms)
         super().__init__("replay", timing, focus_diopters=float(self._foci[0]), clock=clock)
 
@@ -81,19 +82,27 @@ class ReplayCamera(VirtualCamera):
         return tuple(float(f) for f in self._foci)
 
     def open(self) -> None:
-        self._shown = self._settled_ns = 0
+        self._shown = 0
+        self._moves.clear()
         super().open()
 
     def command_focus(self, focus_diopters: float) -> int:
-        self._settled_ns = super().command_focus(focus_diopters)
-        return self._settled_ns
+        commanded_ns = self.clock.now_ns()
+        settled_ns = super().command_focus(focus_diopters)
+        self._moves.append((commanded_ns, settled_ns))
+        return settled_ns
 
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
         if not self.options.loop and self._shown >= len(self._slices):
             raise CameraEnded(f"camera replay: the end of {self.options.stack} (loop is off)")
         frame = super().read(timeout_s)
-        self._shown += frame.exposure_start_ns >= self._settled_ns  # what a sweep keeps
+        self._shown += self._kept(frame)
         return frame
+
+    def _kept(self, frame: CameraFrame) -> bool:
+        """Whether a sweep keeps it: the lens was sent somewhere, and stood still there."""
+        before = [settled for commanded, settled in self._moves if commanded < frame.exposure_end_ns]
+        return (bool(before) and frame.exposure_start_ns >= before[-1]) or not self._moves
 
     def _target(self, focus_diopters: float) -> float:
         return self._nearest(focus_diopters).focus_diopters

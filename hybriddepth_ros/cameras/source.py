@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.cameras.base import Clock
+from hybriddepth_ros.focal_stack import CameraIntrinsics
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,8 @@ class ImageSource(ABC):
     @abstractmethod
     def size(self) -> tuple[int, int]:
         """(width, height) px, once opened."""
+
+    @property
+    def camera(self) -> CameraIntrinsics | None:
+        """What it says of its own intrinsics, once opened, as a camera_info does; None = nothing."""
+        return None

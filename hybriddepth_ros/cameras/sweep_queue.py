@@ -14,7 +14,8 @@ from hybriddepth_ros.errors import CameraEnded, CameraError
 class SweptFrame:
     """A frame and its place in a sweep: slice `slice_index` of `slice_count`, in sweep `sweep_id`.
 
-    settled: the lens stood still at `frame.focus_diopters` before the exposure began.
+    settled: the lens stood still at `frame.focus_diopters` before the exposure began. commanded_ns,
+    settled_ns: when the lens was sent there, for the last time, and from when on it stood still; 0 = unknown.
     """
 
     frame: CameraFrame
@@ -22,6 +23,8 @@ class SweptFrame:
     slice_index: int
     slice_count: int
     settled: bool
+    commanded_ns: int = 0
+    settled_ns: int = 0
 
 
 class SweepQueue:

@@ -215,4 +215,5 @@ class VirtualCamera(FocusCamera):
             actuator_position=picture.focus_diopters,  # a lens without a motor of its own counts in diopters
             camera=picture.camera,
             ground_truth_depth=picture.ground_truth_depth,
+            exposure_end_ns=start_ns + self._exposure_ns,
         )

@@ -7,22 +7,46 @@ files, `config/depth.yaml` and docs/parameters.md all follow it. Nothing here ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hybriddepth_ros.cameras import camera_config_type, camera_names
+from hybriddepth_ros.cameras.lens import lens_config_type, lens_names
+from hybriddepth_ros.cameras.supervisor import LONGEST_REOPEN_DELAY_S
+from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_GO, SWEEP_MODES, SweepOptions
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES
+from hybriddepth_ros.ros.topic_options import TOPIC_CAMERA, TopicCameraOptions
+
+
+def sweep_camera_names() -> tuple[str, ...]:
+    """Every camera that `focus_sweep` knows: those without ROS, and `topic`."""
+    return (*camera_names(), TOPIC_CAMERA)
+
+
+def sweep_camera_type(name: str) -> type:
+    """The parameter dataclass of a camera; CameraError for an unknown name."""
+    return TopicCameraOptions if name == TOPIC_CAMERA else camera_config_type(name)
+
+
+def lens_prefix(name: str) -> str:
+    """Of a lens's parameters: a camera may have its name."""
+    return f"{name}_lens"
 
 
 @dataclass(frozen=True)
 class FocusSweepParameters:
     """What `focus_sweep` sweeps over, and with which camera."""
 
-    camera: str = parameter("simulated", f"camera to open, by its driver's name: {', '.join(camera_names())}")
+    camera: str = parameter(
+        "simulated",
+        f"camera to open, by its driver's name: {', '.join(sweep_camera_names())}; {TOPIC_CAMERA}: the"
+        " images of another node, and a lens",
+    )
     frame_id: str = parameter(
         "focus_camera_optical_frame", "optical frame of the camera (REP 103), in every header"
     )
@@ -41,11 +65,30 @@ class FocusSweepParameters:
         3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
     )
     slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=MAX_SLICES)
+    sweep_mode: str = parameter(
+        STOP_AND_GO,
+        "stop_and_go: the lens moves on when a frame has arrived; free_running: when its exposure is over by"
+        " the camera's rhythm, which is faster and needs exact stamps",
+        choices=SWEEP_MODES,
+    )
+    approach: str = parameter(
+        ANY_WAY,
+        "any: the lens takes the shortest way to each focus; rising: it comes from below, for a lens with"
+        " hysteresis and one table of focus",
+        choices=APPROACHES,
+    )
+    overshoot: float = parameter(
+        SweepOptions.overshoot_diopters,
+        "how far below a focus the lens goes with `approach: rising` when it comes from above",
+        unit="1/m",
+        minimum=0.001,
+        maximum=10.0,
+    )
     queue_size: int = parameter(
         10, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=1000
     )
     reopen_delay_max: float = parameter(
-        10.0,
+        LONGEST_REOPEN_DELAY_S,
         "longest wait between attempts to reopen a camera that failed; the first comes after 0.25 s",
         unit="s",
         minimum=0.25,
@@ -54,8 +97,12 @@ class FocusSweepParameters:
     )
     autostart: bool = parameter(False, "configure and activate at start-up, for use without a launch file")
 
+    @property
+    def sweep_options(self) -> SweepOptions:
+        return SweepOptions(self.sweep_mode, self.approach, self.overshoot)
+
     def __post_init__(self) -> None:
-        camera_config_type(self.camera)
+        sweep_camera_type(self.camera)
         positions = self.focus_diopters
         if len(positions) == 1 or len(positions) > MAX_SLICES:
             raise ParameterError(
@@ -159,10 +206,19 @@ Groups = tuple[tuple[str, type], ...]  # (prefix or "", parameter dataclass)
 def parameter_groups(node: str) -> Groups:
     """The dataclasses that a node declares, each with the prefix of its parameters' names."""
     if node == "focus_sweep":
-        return (("", FocusSweepParameters), *((name, camera_config_type(name)) for name in camera_names()))
+        cameras = ((name, sweep_camera_type(name)) for name in sweep_camera_names())
+        return (("", FocusSweepParameters), *cameras, *_lens_groups())
     if node == "depth":
         return (("", DepthParameters), ("", EstimatorOptions), ("points", PointCloudOptions))
     raise ParameterError(f"unknown node {node!r}, expected one of {', '.join(NODES)}")
+
+
+def _lens_groups() -> Iterator[tuple[str, type]]:
+    for name in lens_names():
+        try:
+            yield lens_prefix(name), lens_config_type(name)
+        except ModuleNotFoundError:  # a driver that this installation leaves out
+            continue
 
 
 NODES = ("focus_sweep", "depth")

@@ -382,6 +382,8 @@ def test_deactivating_ends_the_preparation_of_a_camera_that_is_opened_again(
 
     monkeypatch.setattr(camera, "prepare", prepare)
     camera.broken = "camera fake: unplugged"
+    assert wait_for(lambda: node.counters["camera failures"] >= 1)
+    camera.broken = ""  # it is opened first: what a lens can reach is known only then
     assert preparing.wait(10.0)
     done = threading.Thread(target=node.trigger_deactivate, daemon=True)
     done.start()
@@ -398,9 +400,10 @@ def test_a_status_that_changes_while_it_is_read_is_no_exception(node: Any) -> No
         def held_diopters(self) -> float | None:
             return next(self._held)
 
-    sweep, node._sweep = node._sweep, Sweep()
+    supervisor = node._supervisor
+    sweep, supervisor._sweep = supervisor._sweep, Sweep()
     assert node.status()[2]["focus"] == "held at 1 1/m"
-    node._sweep = sweep
+    supervisor._sweep = sweep
 
 
 def test_a_camera_that_does_not_open_fails_configure_with_one_line(
