@@ -29,7 +29,7 @@ class VirtualClock(Clock):
 
 
 class EmulatedSource(ImageSource):
-    """Frames of the bench at its frame rate; one waits for a slow reader, others are lost (gap in sequence)."""
+    """Frames of the bench at its frame rate. A slow reader finds the newest; the others are lost (a gap)."""
 
     def __init__(self, bench: EmulatedBench, clock: Clock) -> None:
         self.clock = clock
@@ -64,12 +64,13 @@ class EmulatedSource(ImageSource):
                 raise FrameTimeout(f"camera emulated: no frame within {timeout_s:g} s")
             self.clock.wait(self._closed, (min(arrival_ns, deadline_ns) - now_ns) * 1e-9)
 
-    def _frame(self, arrived_since: int) -> RawFrame:
-        """The waiting frame, of which `arrived_since` successors are lost."""
+    def _frame(self, lost: int) -> RawFrame:
+        """The newest frame, before which so many went by unread."""
+        self._next += lost
         start_ns = self._opened_ns + self._next * self._period_ns
         end_ns = start_ns + self._exposure_ns
         frame = RawFrame(self._bench.picture(start_ns, end_ns), self._next, start_ns, end_ns)
-        self._next += 1 + arrived_since
+        self._next += 1
         return frame
 
     @property
