@@ -99,13 +99,15 @@ class _Sharp:
         self._light, self._camera = _light(image), camera
 
     def disc_that_gives(self, image: Grey, camera: CameraIntrinsics, region: Values) -> float:
-        """Diameter [px] of the disc between the sharp image and `image`, within an outline of the sharp one."""
+        """Diameter [px] of the disc that makes `image` of the sharp one, within an outline in the latter."""
         scale = camera.fx / self._camera.fx
         shift = np.array([[scale, 0.0, (1.0 - scale) * camera.cx], [0.0, scale, (1.0 - scale) * camera.cy]])
         size = (image.shape[1], image.shape[0])
-        grown = cv2.warpAffine(self._light, shift, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        grown = cv2.warpAffine(
+            self._light, shift, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
         margin = disc_reach(_WIDEST_PX)
-        x, y, width, height = cv2.boundingRect((scale * region).astype(np.float32) + shift[:, 2].astype(np.float32))
+        x, y, width, height = cv2.boundingRect((scale * region + shift[:, 2]).astype(np.float32))
         x0, y0 = max(x, margin), max(y, margin)
         x1, y1 = min(x + width, size[0] - margin), min(y + height, size[1] - margin)
         wanted = _smooth(_light(image)[y0:y1, x0:x1])

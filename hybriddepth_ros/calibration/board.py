@@ -24,8 +24,8 @@ _WINDOW_SHARE = 0.1  # of a square's side: a wider window meets the markers, whi
 class BoardSpec:
     """A chequered board with markers in its white squares.
 
-    columns, rows: of squares; square_m: side of a square as measured on the print [m]; dictionary: the name of
-    OpenCV's predefined set of markers.
+    columns, rows: of squares; square_m: side of a square as measured on the print [m]; dictionary: which of
+    OpenCV's predefined sets of markers.
     """
 
     columns: int = 9

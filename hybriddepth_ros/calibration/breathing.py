@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from hybriddepth_ros.calibration.board import BoardSpec
 from hybriddepth_ros.calibration.focus_table import FocusTableResult, solve_focus_table
@@ -64,7 +65,7 @@ def solve_breathing(
 
 def fit_growth(
     focus: Values, log_size: Values, origin: Values
-) -> tuple[float, float, np.ndarray, Values]:  # type: ignore[type-arg]
+) -> tuple[float, float, npt.NDArray[np.bool_], Values]:
     """(percent per diopter, its 1 sigma, which were kept [M], each one's log size at infinity [M]).
 
     log_size [M]: of the image, relative to a size that is common to all of one `origin` [M]; focus [M] 1/m.
@@ -106,9 +107,7 @@ def _camera_at(at_infinity: CameraIntrinsics, percent: float) -> CameraAt:
     return lambda focus: at_other_focus(at_infinity, 0.0, focus, percent)
 
 
-def _growths(
-    sweeps: Sequence[MeasuredSweep], table: FocusTableResult
-) -> tuple[Values, Values, Values]:
+def _growths(sweeps: Sequence[MeasuredSweep], table: FocusTableResult) -> tuple[Values, Values, Values]:
     """(focus [1/m], log of the image's size, number of the sweep) [M] of all shots with corners."""
     columns: list[tuple[Values, Values, Values]] = []
     for number, sweep in enumerate(sweeps):

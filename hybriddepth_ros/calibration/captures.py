@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import yaml
 
 from hybriddepth_ros.calibration.board import BoardSpec, Grey
@@ -119,7 +120,9 @@ def read_captures(folder: Path, board: BoardSpec | None = None) -> Captures:
             raise ParameterError("expected keys and values: board, intrinsics, sweeps")
         described = values.get("board")
         spec = _board(described) if described is not None else board or BoardSpec()
-        sweeps = tuple(_sweep(folder, sweep, f"sweeps[{i}]") for i, sweep in enumerate(_list(values, "sweeps")))
+        sweeps = tuple(
+            _sweep(folder, sweep, f"sweeps[{i}]") for i, sweep in enumerate(_list(values, "sweeps"))
+        )
         taken = values.get("intrinsics")
         return Captures(spec, _views(folder, taken) if taken is not None else None, sweeps)
     except ParameterError as error:
@@ -159,7 +162,9 @@ def _sweep(folder: Path, values: Any, where: str) -> Sweep:
 
 
 def _image(folder: Path, name: Any) -> Grey:
-    return cv2.cvtColor(read_image(folder / str(name)), cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
+    if not isinstance(name, str):
+        raise ParameterError(f"image: expected the name of a file, got {name!r}")
+    return np.asarray(cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _list(values: Any, key: str) -> Sequence[Any]:

@@ -146,7 +146,10 @@ def _fit_rising(x: Values, y: Values, low: float, high: float, smoothness: float
     bends = np.diff(np.eye(_KNOTS), 2, axis=0)  # change of slope's change from knot to knot
     weight = float(np.sqrt(smoothness * len(x))) * _KNOTS
     matrix = np.block(
-        [[np.ones((len(x), 1)), -np.ones((len(x), 1)), integrals], [np.zeros((len(bends), 2)), weight * bends]]
+        [
+            [np.ones((len(x), 1)), -np.ones((len(x), 1)), integrals],
+            [np.zeros((len(bends), 2)), weight * bends],
+        ]
     )
     target = np.concatenate([y - least * integrals.sum(axis=1), np.zeros(len(bends))])
     solution = nonnegative_least_squares(matrix, target)

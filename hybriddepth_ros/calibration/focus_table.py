@@ -105,17 +105,18 @@ def _once(
         raise CalibrationError(
             f"focus_table: expected sharp images at 4 distances or more, got {len(rows)} of {len(sweeps)}"
         )
-    index, diopters, rising, falling = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    table = np.array(rows, np.float64)
+    used, targets, rising, falling = table[:, 0], table[:, 1], table[:, 2], table[:, 3]
     play_each = rising - falling
     known = play_each[np.isfinite(play_each)]
     play = float(np.median(known)) if len(known) else 0.0
     sigma = float(1.25 * known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("inf")
     middle = np.where(np.isfinite(falling), 0.5 * (rising + falling), rising - 0.5 * play)
     low, high = position_range
-    curve = fit_monotone(middle, diopters, low, high)
-    return FocusTableResult(
-        curve, play, sigma, diopters, middle, play_each, tuple(int(i) for i in index), _span(curve, diopters, low, high)
-    )
+    curve = fit_monotone(middle, targets, low, high)
+    numbers = tuple(int(number) for number in used)
+    span = _span(curve, targets, low, high)
+    return FocusTableResult(curve, play, sigma, targets, middle, play_each, numbers, span)
 
 
 def peak_actuator(sweep: MeasuredSweep, approach: int, table: FocusTableResult | None) -> float | None:

@@ -87,7 +87,7 @@ def capture_intrinsics(rig: Rig, operator: Operator) -> BoardViews:
 
 
 def view_placements() -> list[Placement]:
-    """Poses that tell all intrinsics apart: tilts for the focal length, the image's rim for the distortion."""
+    """Poses that tell the intrinsics apart: tilts for the focal length, the rim for the distortion."""
     rows = [
         # tilt_x, tilt_y, x_share, y_share, distance_m, turn
         *((tilt, 0, 0, 0, _AT_M, 0) for tilt in (-32, 32)),
@@ -102,9 +102,7 @@ def view_placements() -> list[Placement]:
         (0, 0, 0, 0, 0.44, 0),
         (0, 0, 0.2, 0.1, 0.56, 10),
     ]
-    return [
-        Placement(_words(a, b, x, y, z, turn), z, x, y, a, b, turn) for a, b, x, y, z, turn in rows
-    ]
+    return [Placement(_words(a, b, x, y, z, turn), z, x, y, a, b, turn) for a, b, x, y, z, turn in rows]
 
 
 def _words(tilt_x: float, tilt_y: float, x: float, y: float, distance: float, turn: float) -> str:
@@ -129,7 +127,7 @@ def solve_intrinsics(views: BoardViews, board: BoardSpec) -> IntrinsicsResult:
     """The camera at the focus of the views; CalibrationError where too few of them show the board."""
     found = [corners for image in views.images if (corners := find_corners(image, board, _FEWEST_CORNERS))]
     size = (views.images[0].shape[1], views.images[0].shape[0]) if views.images else (0, 0)
-    kept, camera, sigma, residuals = found, None, (), []
+    kept = found
     while True:
         if len(kept) < FEWEST_VIEWS:
             raise CalibrationError(
@@ -144,9 +142,8 @@ def solve_intrinsics(views: BoardViews, board: BoardSpec) -> IntrinsicsResult:
             break
         kept = better
     focus = _focus_of_sweep(views, board, camera)
-    return IntrinsicsResult(
-        camera, views.actuator, focus, sigma, tuple(kept), tuple(residuals), len(views.images) - len(kept)
-    )
+    rejected = len(views.images) - len(kept)
+    return IntrinsicsResult(camera, views.actuator, focus, sigma, tuple(kept), tuple(residuals), rejected)
 
 
 def _calibrate(
@@ -154,7 +151,7 @@ def _calibrate(
 ) -> tuple[CameraIntrinsics, tuple[float, ...], list[Points]]:
     objects = [corners.of_board(board).astype(np.float32) for corners in views]
     points = [corners.points.astype(np.float32) for corners in views]
-    _, K, distortion, rotations, translations, sigma, _, _ = cv2.calibrateCameraExtended(
+    _, K, distortion, rotations, translations, sigma, _, _ = cv2.calibrateCameraExtended(  # type: ignore[call-overload, unused-ignore]
         objects, points, size, None, None
     )
     residuals = [
@@ -189,7 +186,7 @@ def board_pose(corners: FoundCorners, board: BoardSpec, camera: CameraIntrinsics
     )
     seen = cv2.projectPoints(objects, rotation, translation, camera.matrix, distortion)[0][:, 0, :]
     rms = float(np.sqrt(((seen - corners.points) ** 2).sum(axis=1).mean()))
-    return Pose(rotation.ravel(), translation.ravel(), rms)
+    return Pose(np.asarray(rotation, np.float64).ravel(), np.asarray(translation, np.float64).ravel(), rms)
 
 
 def board_diopters(corners: FoundCorners, board: BoardSpec, camera: CameraIntrinsics) -> float:

@@ -27,10 +27,11 @@ _LEAST_CONTRAST = 1.3  # between the sharpness at the ends of the step
 
 @dataclass(frozen=True)
 class StepResponse:
-    """Frames after steps of the lens [N]: middle of the exposure since the command [ms], progress of the move.
+    """Frames after steps of the lens.
 
-    progress: 0 = where it was, 1 = where it was sent; exposure_ms: from first to last light of a frame;
-    delivery_ms [M]: from a frame's stamp (mid-exposure) to its arrival.
+    time_ms [N]: middle of the exposure since the command; progress [N]: 0 = where it was, 1 = where it was
+    sent; exposure_ms: from first to last light of a frame; delivery_ms [M]: from a frame's stamp
+    (mid-exposure) to its arrival.
     """
 
     time_ms: Values
@@ -54,7 +55,7 @@ class LatencyResult:
 
 
 def capture_step_response(rig: Rig, operator: Operator) -> StepResponse:
-    """Steps of the lens before a target that stands still; CalibrationError where its sharpness hardly changes."""
+    """Steps of the lens before a still target; CalibrationError where its sharpness hardly changes."""
     operator.place(
         Placement("Stand the board about 0.5 m away; neither it nor the camera may move.", 0.5),
         rig.live_sharpness,
@@ -81,9 +82,7 @@ def capture_step_response(rig: Rig, operator: Operator) -> StepResponse:
     return _steps(rig, region, (float(positions[0]), float(positions[-1])), at_rest)
 
 
-def _steps(
-    rig: Rig, region: Values, ends: tuple[float, float], at_rest: dict[int, Values]
-) -> StepResponse:
+def _steps(rig: Rig, region: Values, ends: tuple[float, float], at_rest: dict[int, Values]) -> StepResponse:
     period_s = 1.0 / rig.source.frame_rate_hz
     times, progress, delivery, exposures = [], [], [], []
     for step in range(2 * _PHASES):
@@ -102,9 +101,7 @@ def _steps(
                 break
         times += begun
         progress += list(progress_of(np.array(seen), at_rest[approach], begun))
-    return StepResponse(
-        np.array(times), np.array(progress), float(np.median(exposures)), np.array(delivery)
-    )
+    return StepResponse(np.array(times), np.array(progress), float(np.median(exposures)), np.array(delivery))
 
 
 def progress_of(seen: Values, at_rest: Values, times_ms: list[float]) -> Values:
@@ -167,7 +164,9 @@ def solve_latency(response: StepResponse) -> LatencyResult:
     matrix = np.column_stack(slopes)
     covariance = np.linalg.pinv(matrix.T @ matrix) * float((residual**2).mean())
     if settle > 0.9 * ASSUMED_SETTLE_MS:
-        raise CalibrationError(f"latency: expected the lens to rest within {ASSUMED_SETTLE_MS:g} ms, it did not")
+        raise CalibrationError(
+            f"latency: expected the lens to rest within {ASSUMED_SETTLE_MS:g} ms, it did not"
+        )
     sigma = np.sqrt(np.diag(covariance))
     return LatencyResult(
         response,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from hybriddepth_ros.calibration.board import BoardSpec, Grey, Points, find_corners
 from hybriddepth_ros.calibration.captures import Shot, Sweep
@@ -53,13 +54,11 @@ class Operator(Protocol):
 
 
 class Rig:
-    """Image source and lens, both open, and the settle time to wait for."""
+    """Image source and lens, both open; settle_ms: how long the lens is given to come to rest."""
 
-    def __init__(
-        self, source: ImageSource, lens: FocusLens, board: BoardSpec, settle_ms: float | None = None
-    ) -> None:
+    def __init__(self, source: ImageSource, lens: FocusLens, board: BoardSpec) -> None:
         self.source, self.lens, self.board = source, lens, board
-        self.settle_ms = ASSUMED_SETTLE_MS if settle_ms is None else settle_ms + _SETTLE_MARGIN_MS
+        self.settle_ms = ASSUMED_SETTLE_MS
         self.position = lens.position_range[0]
         self._delivery_ms = 0.0  # from the start of an exposure to its frame, at best
         self._never = threading.Event()
@@ -68,6 +67,10 @@ class Rig:
     def position_range(self) -> tuple[float, float]:
         """(lowest, highest) actuator position."""
         return self.lens.position_range
+
+    def know_settle(self, measured_ms: float) -> None:
+        """From now on the lens is given what it was measured to take, and a margin."""
+        self.settle_ms = measured_ms + _SETTLE_MARGIN_MS
 
     def wait(self, seconds: float) -> None:
         """On the clock of the source."""
@@ -118,7 +121,9 @@ class Rig:
         x = np.array([shot.actuator for shot in coarse])
         y = curve_of(coarse, self.board)
         peak = fit_peak(x, y, float(y.min()), share=0.3)
-        middle, width = (peak.position, peak.width) if peak else (float(x[int(y.argmax())]), (high - low) / 16)
+        middle, width = (
+            (peak.position, peak.width) if peak else (float(x[int(y.argmax())]), (high - low) / 16)
+        )
         reach = _FINE_REACH * float(np.clip(width, (high - low) / 40, (high - low) / 8))
         fine = np.linspace(max(low, middle - reach), min(high, middle + reach), _FINE)
         return Sweep((*coarse, *self.shots(fine, 1), *self.shots(fine, -1)), distance_m)
@@ -136,6 +141,6 @@ def curve_of(shots: Iterable[Shot], board: BoardSpec) -> Points:
     return np.array([sharpness(image, region) for image in images])
 
 
-def as_grey(image: np.ndarray) -> Grey:  # type: ignore[type-arg]
+def as_grey(image: npt.NDArray[np.uint8]) -> Grey:
     """[H, W] of an image [H, W] or [H, W, 3] RGB."""
     return np.asarray(image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

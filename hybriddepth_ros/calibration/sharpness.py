@@ -49,7 +49,7 @@ def magnified(region: Points, centre: Points, scale: float) -> Points:
 
 
 def growth(points: Points, reference: Points) -> tuple[float, float]:
-    """By how much `points` [N, 2] are larger than `reference` (ratio), shifted as may be; rms residual [px]."""
+    """By how much `points` [N, 2] are larger than `reference` (ratio), wherever; rms residual [px]."""
     moved, still = points - points.mean(axis=0), reference - reference.mean(axis=0)
     scale = float((moved * still).sum() / (still * still).sum())
     residual: npt.NDArray[np.float64] = moved - scale * still

@@ -73,7 +73,7 @@ class MeasuredSweep:
         return fit_peak(positions[chosen], self.sharpness[chosen], self.base)
 
     def growths(self) -> tuple[Values, Values, Values]:
-        """(actuator, approach, image size relative to the sharpest shot (ratio)) [M] where corners were seen."""
+        """(actuator, approach, image size over that of the sharpest shot) [M], where corners were seen."""
         if self.reference is None:
             return (np.empty(0), np.empty(0), np.empty(0))
         reference = self.corners[self.reference]
@@ -160,6 +160,4 @@ def measure_sweep(sweep: Sweep, board: BoardSpec, centre: tuple[float, float]) -
             for shot in shots
         ]
     )
-    return MeasuredSweep(
-        actuator, measured.approach, values, corners, float(values.min()), reference, typed
-    )
+    return MeasuredSweep(actuator, measured.approach, values, corners, float(values.min()), reference, typed)

@@ -89,7 +89,7 @@ class EmulatedBench:
         self.movement.command(actuator, time_ns)
 
     def picture(self, exposure_start_ns: int, exposure_end_ns: int) -> npt.NDArray[np.uint8]:
-        """[H, W, 3] RGB of one exposure, with the movement of the lens in it; its three channels are equal."""
+        """[H, W, 3] RGB, all three equal, of one exposure with the movement of the lens in it."""
         with self._lock:
             light = self._exposed(exposure_start_ns, exposure_end_ns)
             grey = develop(light, self._rng, self.truth.full_well_electrons, self.truth.read_noise_electrons)
@@ -139,9 +139,7 @@ def _render(
     scale = camera.fx / pose.distance_m  # px per m
     wall = _reduced(wall_texture, _WALL_TILE_PX / _WALL_TILE_M / scale)
     per_m = wall.shape[0] / _WALL_TILE_M
-    image = cv2.remap(
-        wall, u * per_m - 0.5, v * per_m - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    )
+    image = cv2.remap(wall, u * per_m - 0.5, v * per_m - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     sheet = _reduced(board_texture, _PX_PER_SQUARE / board.square_m / scale)
     width, height = board.size_m
     x = (u / width + 0.5) * sheet.shape[1] - 0.5
@@ -151,7 +149,9 @@ def _render(
     inside = np.minimum(0.5 * width + rim - np.abs(u), 0.5 * height + rim - np.abs(v))
     cover = np.clip(inside * np.float32(scale) + np.float32(0.5), 0.0, 1.0)
     image += cover * (drawn - image)
-    return _defocused(image, truth.blur_px_per_diopter * np.abs(diopters - focus), margin)
+    return _defocused(
+        np.asarray(image, np.float32), truth.blur_px_per_diopter * np.abs(diopters - focus), margin
+    )
 
 
 def _coarse_forms(truth: EmulatedTruth, pose: BoardPose, focus: float, frame: Box) -> Floats:
@@ -168,7 +168,7 @@ def _coarse_forms(truth: EmulatedTruth, pose: BoardPose, focus: float, frame: Bo
     grid += [camera.cx, camera.cy]  # the image at infinity, of which this one is a magnification
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 1e-6)
     rays = cv2.undistortPointsIter(
-        grid.reshape(-1, 1, 2), camera.matrix, np.array(camera.distortion), None, None, stop
+        grid.reshape(-1, 1, 2), camera.matrix, np.array(camera.distortion), np.eye(3), np.eye(3), stop
     ).reshape(-1, 2)
     forms = np.linalg.inv(pose.matrix) @ np.column_stack([rays, np.ones(len(rays))]).T
     return np.asarray(forms.reshape(3, rows, columns), np.float32)
@@ -218,6 +218,4 @@ def _blurred(image: Floats, diameter: float, margin: int, box: Box) -> Floats:
     x0, y0, x1, y1 = box
     inset = margin - reach
     window = image[y0 + inset : y1 + margin + reach, x0 + inset : x1 + margin + reach]
-    return np.asarray(
-        blur_disc(np.ascontiguousarray(window)[:, :, None], diameter).reshape(y1 - y0, x1 - x0)
-    )
+    return np.asarray(blur_disc(np.ascontiguousarray(window)[:, :, None], diameter).reshape(y1 - y0, x1 - x0))

@@ -1,4 +1,4 @@
-"""The movement of an emulated focus motor: dead time, an even move of constant duration, play in its thread."""
+"""How an emulated focus motor moves: dead time, an even move of constant duration, play in its thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REMEMBERED = 256  # turning points of the movement
 
 
 class EmulatedMovement:
-    """Focus over time. Commands come in order; times are in ns of any clock. May be used by several threads."""
+    """Focus over time. Commands come in order; times are in ns of any clock. Any thread may use it."""
 
     def __init__(self, truth: EmulatedTruth, actuator: float = 0.0) -> None:
         self._truth = truth
