@@ -102,7 +102,7 @@ def draw_table(result: FocusTableResult, truth: CameraCalibration | None) -> byt
         error = [table.diopters(float(a)) - truth.focus_table.diopters(float(a)) for a in positions]
         foci = [table.diopters(float(a)) for a in positions]
         residuals.plot(foci, 1e3 * np.array(error), color=_RISING, lw=1, label="table - truth")
-    _label(residuals, "focus [1/m]", "[1/1000 m]", legend=True)
+    _label(residuals, "focus [1/m]", "difference [0.001 1/m]", legend=True)
     play.plot(result.diopters, result.play_each, "ko", ms=4)
     play.axhline(result.play, color=_RISING, lw=1)
     play.set_ylim(min(0.0, 1.2 * float(np.nanmin(result.play_each))), None)

@@ -84,30 +84,34 @@ def capture_step_response(rig: Rig, operator: Operator) -> StepResponse:
 
 def _steps(rig: Rig, region: Values, ends: tuple[float, float], at_rest: dict[int, Values]) -> StepResponse:
     period_s = 1.0 / rig.source.frame_rate_hz
-    times, progress, delivery, exposures = [], [], [], []
+    times: list[Values] = []
+    progress: list[Values] = []
+    delivery: list[float] = []
+    exposures: list[float] = []
     for step in range(2 * _PHASES):
         approach = 1 if step % 2 == 0 else -1
-        rig.read()
+        before = rig.read()  # of the lens at rest
         rig.wait(period_s * (step // 2) / _PHASES)
         commanded_ns = rig.command(ends[1] if approach > 0 else ends[0])
-        seen, begun = [], []
-        while True:
-            image, frame = rig.read()
-            delivery.append(1e-6 * (rig.source.clock.now_ns() - frame.stamp_ns))
-            exposures.append(1e-6 * (frame.exposure_end_ns - frame.exposure_start_ns))
-            begun.append(1e-6 * (frame.stamp_ns - commanded_ns))
-            seen.append(sharpness(image, region))
-            if begun[-1] > ASSUMED_SETTLE_MS:
-                break
-        times += begun
-        progress += list(progress_of(np.array(seen), at_rest[approach], begun))
-    return StepResponse(np.array(times), np.array(progress), float(np.median(exposures)), np.array(delivery))
+        frames = [before]
+        while 1e-6 * (frames[-1][1].stamp_ns - commanded_ns) <= ASSUMED_SETTLE_MS:
+            frames.append(rig.read())
+            delivery.append(1e-6 * (rig.source.clock.now_ns() - frames[-1][1].stamp_ns))
+        seen = np.array([sharpness(image, region) for image, _ in frames])
+        begun = np.array([1e-6 * (frame.stamp_ns - commanded_ns) for _, frame in frames])
+        exposures += [1e-6 * (frame.exposure_end_ns - frame.exposure_start_ns) for _, frame in frames]
+        times.append(begun)
+        progress.append(progress_of(seen, at_rest[approach], begun, exposures[-1]))
+    return StepResponse(
+        np.concatenate(times), np.concatenate(progress), float(np.median(exposures)), np.array(delivery)
+    )
 
 
-def progress_of(seen: Values, at_rest: Values, times_ms: list[float]) -> Values:
-    """Progress [N] of a move by the sharpness [N] of its frames, the first of which may precede it.
+def progress_of(seen: Values, at_rest: Values, times_ms: Values, exposure_ms: float) -> Values:
+    """Progress [N] of a move by the sharpness [N] of its frames, of which the first precede it.
 
-    at_rest [P, 2]: (actuator, sharpness) at positions on the way, in the order of the move.
+    times_ms [N]: middle of the exposures since the command; at_rest [P, 2]: (actuator, sharpness) at
+    positions on the way, in the order of the move.
     """
     position, level = at_rest[:, 0], at_rest[:, 1]
     falls = level[0] > level[-1]
@@ -117,9 +121,8 @@ def progress_of(seen: Values, at_rest: Values, times_ms: list[float]) -> Values:
             "latency: expected the sharpness to change along the step: more light or texture"
         )
     where = np.interp(seen if not falls else -seen, level, position)
-    arrived = float(np.median(where[np.array(times_ms) > 0.75 * ASSUMED_SETTLE_MS]))
-    before = np.array(times_ms) <= 0.0
-    began = float(np.median(where[before])) if before.any() else float(position[0])
+    arrived = float(np.median(where[times_ms > 0.75 * ASSUMED_SETTLE_MS]))
+    began = float(np.median(where[times_ms <= -0.5 * exposure_ms]))
     return np.asarray((where - began) / (arrived - began))
 
 
