@@ -41,5 +41,5 @@ class EmulatedMovement:
             return self._at(time_ns)
 
     def _at(self, time_ns: int) -> float:
-        base = self._times[0]  # ns since 1970 would lose digits as floats
-        return float(np.interp(time_ns - base, [t - base for t in self._times], self._foci))
+        times = [t - time_ns for t in self._times]  # as floats, ns since 1970 would lose digits
+        return float(np.interp(0, times, self._foci))
