@@ -11,6 +11,8 @@ from hybriddepth_ros.errors import CalibrationError
 
 Values = npt.NDArray[np.float64]
 
+_ROUNDS = 4  # of choosing the points about the peak
+_FEWEST = 6  # points about a peak near the end of the range
 _KNOTS = 9
 _LEAST_SLOPE = 0.02  # of the mean slope: a focus motor never stands still over part of its range
 _SMOOTHNESS = tuple(10.0 ** np.arange(-5.0, 1.5, 0.5))
@@ -44,14 +46,18 @@ def fit_peak(x: Values, y: Values, base: float, share: float = 0.5) -> Peak | No
     if height <= 0:
         return None
     chosen = _run_round(y > share * height, top)
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         if int(chosen.sum()) < 4:
             return peak
         peak = _parabola(x[chosen], y[chosen], base)
         if peak is None or not x[chosen][0] < peak.position < x[chosen][-1]:
             return None
         reach = peak.width * np.sqrt(-2.0 * np.log(share))
-        chosen = (np.abs(x - peak.position) <= reach) & (y > 0.5 * share * height)
+        distance = np.abs(x - peak.position)
+        # Near an end of the range one flank is cut off, and the other alone would pull the peak to its side.
+        even = min(peak.position - x[0], x[-1] - peak.position)
+        reach = min(reach, max(even, float(np.sort(distance)[:_FEWEST][-1])))
+        chosen = (distance <= reach) & (y > 0.5 * share * height)
     return peak
 
 

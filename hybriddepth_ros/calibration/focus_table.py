@@ -15,7 +15,7 @@ from hybriddepth_ros.errors import CalibrationError
 
 LARGEST_RESIDUAL_DIOPTERS = 0.1
 _ROUNDS = 3  # peaks are fitted over diopters, which the table gives
-_MOST_EXTRAPOLATED_DIOPTERS = 0.3  # the table goes on so far beyond the measured distances
+_MOST_EXTRAPOLATED_DIOPTERS = 0.25  # the table goes on so far beyond the measured distances
 _PAIRS = 33
 
 
@@ -99,19 +99,20 @@ def _once(
     for index, sweep in enumerate(sweeps):
         diopters = sweep.diopters(board, camera_at)
         peaks = {approach: peak_actuator(sweep, approach, former) for approach in (1, -1)}
-        if diopters is not None and peaks[1] is not None:
-            rows.append((index, diopters, peaks[1], np.nan if peaks[-1] is None else peaks[-1]))
+        if diopters is not None and (peaks[1] is not None or peaks[-1] is not None):
+            rising, falling = (np.nan if peaks[a] is None else peaks[a] for a in (1, -1))
+            rows.append((index, diopters, rising, falling))
     if len(rows) < 4:
         raise CalibrationError(
             f"focus_table: expected sharp images at 4 distances or more, got {len(rows)} of {len(sweeps)}"
         )
     table = np.array(rows, np.float64)
-    used, targets, rising, falling = table[:, 0], table[:, 1], table[:, 2], table[:, 3]
-    play_each = rising - falling
+    used, targets = table[:, 0], table[:, 1]
+    play_each = table[:, 2] - table[:, 3]
     known = play_each[np.isfinite(play_each)]
     play = float(np.median(known)) if len(known) else 0.0
     sigma = float(1.25 * known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("inf")
-    middle = np.where(np.isfinite(falling), 0.5 * (rising + falling), rising - 0.5 * play)
+    middle = np.nanmean(table[:, 2:] + 0.5 * play * np.array([-1.0, 1.0]), axis=1)
     low, high = position_range
     curve = fit_monotone(middle, targets, low, high)
     numbers = tuple(int(number) for number in used)

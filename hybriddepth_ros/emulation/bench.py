@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hybriddepth_ros.calibration.board import BoardSpec, draw_board
 from hybriddepth_ros.emulation.motor import EmulatedMovement
 from hybriddepth_ros.emulation.truth import EmulatedTruth
-from hybriddepth_ros.simulation.disc_blur import blur_disc, disc_reach
+from hybriddepth_ros.simulation.disc_blur import blur_disc, disc_kernel, disc_reach
 from hybriddepth_ros.simulation.sensor import develop
 from hybriddepth_ros.simulation.textures import fractal_field
 
@@ -25,6 +25,7 @@ _PX_PER_SQUARE = 96  # of the board's drawing
 _PAPER, _INK = 0.62, 0.035  # linear reflectance
 _WALL_TILE_M, _WALL_TILE_PX = 0.9, 1024
 _LEVEL_STEP_PX = 1.0  # blur diameter between the levels that a tilted board is mixed of
+_SMALL_DISC_PX = 2.0
 _CACHED = 96
 _MOST_SAMPLES = 8  # of a moving lens in one exposure
 _FOCUS_STEP = 1 / 128  # 1/m, of those samples
@@ -131,7 +132,7 @@ def _render(
 ) -> Floats:
     camera = truth.camera
     coarse = _coarse_forms(truth, pose, focus, (0, 0, camera.width, camera.height))
-    margin = disc_reach(truth.blur_px_per_diopter * float(np.abs(coarse[2] - focus).max())) + 1
+    margin = disc_reach(truth.blur_px_per_diopter * float(np.abs(coarse[2] - focus).max())) + 2
     frame = (-margin, -margin, camera.width + margin, camera.height + margin)
     u, v, diopters = _at_every_pixel(_coarse_forms(truth, pose, focus, frame), frame)
     u, v = u / diopters, v / diopters  # m on the board
@@ -214,8 +215,20 @@ def _defocused(image: Floats, diameters: Floats, margin: int) -> Floats:
 
 
 def _blurred(image: Floats, diameter: float, margin: int, box: Box) -> Floats:
-    reach = disc_reach(diameter)
     x0, y0, x1, y1 = box
+    reach = max(disc_reach(diameter), 1)
     inset = margin - reach
     window = image[y0 + inset : y1 + margin + reach, x0 + inset : x1 + margin + reach]
-    return np.asarray(blur_disc(np.ascontiguousarray(window)[:, :, None], diameter).reshape(y1 - y0, x1 - x0))
+    if diameter < _SMALL_DISC_PX:
+        # The anti-aliased disc does nothing within a pixel; light spreads with the square of the diameter.
+        side = 0.5 * _variance(_SMALL_DISC_PX) * (diameter / _SMALL_DISC_PX) ** 2
+        taps = np.array([side, 1.0 - 2.0 * side, side], np.float32)
+        return np.asarray(cv2.sepFilter2D(window, -1, taps, taps)[1:-1, 1:-1], np.float32)
+    return blur_disc(np.ascontiguousarray(window)[:, :, None], diameter).reshape(y1 - y0, x1 - x0)
+
+
+def _variance(diameter: float) -> float:
+    """Of an anti-aliased disc along one axis, px^2."""
+    kernel = disc_kernel(diameter)
+    offsets = np.arange(len(kernel)) - len(kernel) // 2
+    return float((kernel.sum(axis=0) * offsets**2).sum())
