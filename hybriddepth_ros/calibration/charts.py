@@ -106,7 +106,7 @@ def draw_table(result: FocusTableResult, truth: CameraCalibration | None) -> byt
     play.plot(result.diopters, result.play_each, "ko", ms=4)
     play.axhline(result.play, color=_RISING, lw=1)
     play.set_ylim(min(0.0, 1.2 * float(np.nanmin(result.play_each))), None)
-    _label(play, "focus [1/m]", "play: rising - falling [actuator]")
+    _label(play, "focus [1/m]", "play [actuator]")
     return png(figure)
 
 

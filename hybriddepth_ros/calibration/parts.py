@@ -13,8 +13,9 @@ from hybriddepth_ros.parameters import nearest_name
 
 
 def open_parts(camera: str, options: Mapping[str, Any]) -> tuple[ImageSource, FocusLens]:
-    """Image source and lens of a camera by its name, both opened; `options` as `make_camera` takes them.
+    """Image source and lens of a camera by its name; `options` as `make_camera` takes them.
 
+    Both are open, or none is: where the second cannot be opened the first is closed again.
     CameraError for a camera that has no such parts: one that is rendered, or shows a recording.
     """
     known = camera_names()

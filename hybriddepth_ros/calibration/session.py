@@ -76,7 +76,7 @@ class Session:
     def run(self, steps: Sequence[str], began: Callable[[str], None]) -> None:
         """The steps named, in their order; `began` is told each as it begins."""
         for step in (step for step in STEPS if step in steps):
-            if self._given and step == "latency":
+            if self._given and step == "latency" and len(steps) > 1:
                 continue  # images do not tell when they were taken
             began(step)
             STEPS[step](self)
@@ -102,8 +102,8 @@ class Session:
 
     def find_latency(self) -> None:
         """Settle time of the lens and delay of the frames."""
-        known = self._known("latency")
         rig, operator = self._live("latency")
+        known = self._known("latency")
         found = solve_latency(capture_step_response(rig, operator))
         rig.know_settle(found.settle_ms)
         self.results.latency = found

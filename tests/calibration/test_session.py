@@ -11,6 +11,7 @@ from hybriddepth_ros.calibration.captures import Captures, read_captures
 from hybriddepth_ros.calibration.report import calibration_report, compare
 from hybriddepth_ros.calibration.session import STEPS, Session
 from hybriddepth_ros.cameras.calibration import CameraCalibration, read_calibration, write_calibration
+from hybriddepth_ros.commands.calibrate import STEPS as COMMAND_STEPS
 from hybriddepth_ros.errors import CalibrationError, ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from tests.calibration.conftest import MakeRig
@@ -102,6 +103,15 @@ def test_blank_images_are_no_intrinsics(tmp_path: Path) -> None:
     session = Session(tmp_path, BoardSpec(), captures=Captures(BoardSpec(), views))
     with pytest.raises(CalibrationError, match="found it in 0 of 9"):
         session.run(("intrinsics",), silent)
+
+
+def test_images_do_not_tell_times(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="latency: expected a camera"):
+        Session(tmp_path, BoardSpec(), captures=Captures(BoardSpec())).run(("latency",), silent)
+
+
+def test_the_command_names_the_steps_of_a_session() -> None:
+    assert tuple(STEPS) == COMMAND_STEPS
 
 
 def test_either_a_camera_or_images(tmp_path: Path) -> None:
