@@ -12,6 +12,7 @@ from typing import Annotated, cast
 
 import typer
 
+from hybriddepth_ros.commands.calibrate import calibrate
 from hybriddepth_ros.commands.demo import demo
 from hybriddepth_ros.commands.depth import depth
 from hybriddepth_ros.commands.doctor import doctor
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, depth, evaluate, train, doctor):
+for command in (demo, run, depth, calibrate, evaluate, train, doctor):
     app.command()(command)
 app.add_typer(weights)
 

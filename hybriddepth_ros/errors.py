@@ -25,6 +25,10 @@ class LensError(CameraError):
     """A focus lens that cannot be found, does not answer, or is outside its limits."""
 
 
+class CalibrationError(HybridDepthError):
+    """Pictures or measurements that no trustworthy calibration can be made of."""
+
+
 class ModelError(HybridDepthError):
     """An unknown model, or one that cannot run as asked."""
 

@@ -60,6 +60,11 @@ class AssembledCamera(FocusCamera):
         self._lock = threading.Lock()  # guards the moves
         self._moves: deque[_Move] = deque(maxlen=_REMEMBERED_MOVES)
 
+    @property
+    def parts(self) -> tuple[ImageSource, FocusLens]:
+        """What it is assembled of, as calibration uses them: without focus table, intrinsics and diopters."""
+        return self._source, self._focus_lens
+
     def open(self) -> None:
         with ExitStack() as opened:
             opened.callback(self._focus_lens.close)

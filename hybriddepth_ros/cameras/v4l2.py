@@ -164,10 +164,9 @@ class V4L2Camera(AssembledCamera):
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.options = options
-        self.parts = make_parts(options, clock, monotonic_ns)
         super().__init__(
             "v4l2",
-            *self.parts,
+            *make_parts(options, clock, monotonic_ns),
             AssemblyOptions(
                 options.calibration, options.settle_ms, options.horizontal_fov_deg, options.focus_in_diopters
             ),

@@ -13,7 +13,7 @@ from hybriddepth_ros import __version__
 from tests.cli.conftest import Outcome
 
 RunCli = Callable[..., Outcome]
-COMMANDS = ("demo", "run", "depth", "doctor")
+COMMANDS = ("demo", "run", "depth", "calibrate", "doctor")
 
 
 def test_without_a_command_the_help_is_shown(run_cli: RunCli) -> None:

@@ -1,0 +1,67 @@
+"""Captured images: what is written is read, and what is wrong is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybriddepth_ros.calibration.board import BoardSpec
+from hybriddepth_ros.calibration.captures import (
+    BoardViews,
+    Captures,
+    Shot,
+    Sweep,
+    read_captures,
+    write_captures,
+)
+from hybriddepth_ros.errors import ParameterError
+
+
+def image(seed: int) -> np.ndarray:  # type: ignore[type-arg]
+    return np.random.default_rng(seed).integers(0, 255, (12, 16), np.uint8)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    sweep = Sweep((Shot(image(1), 10.0, 1), Shot(image(2), 5.5, -1)), 0.75)
+    written = Captures(
+        BoardSpec(7, 5, 0.025),
+        BoardViews(33.0, (image(3), image(4)), Sweep((Shot(image(5), 33.0),))),
+        (sweep,),
+    )
+    write_captures(tmp_path / "images", written)
+    read = read_captures(tmp_path / "images")
+    assert read.board == written.board and read.views is not None and written.views is not None
+    assert read.views.actuator == 33.0 and read.views.sweep.distance_m is None
+    assert np.array_equal(read.views.images[1], written.views.images[1])
+    assert read.sweeps[0].distance_m == 0.75
+    for got, wanted in zip(read.sweeps[0].shots, sweep.shots, strict=True):
+        assert np.array_equal(got.image, wanted.image)
+        assert (got.actuator, got.approach) == (wanted.actuator, wanted.approach)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- 1", "expected keys and values"),
+        ("sweeps: 3", "sweeps: expected a list"),
+        ("sweeps: [3]", r"sweeps\[0\]: expected shots"),
+        (
+            "sweeps: [{shots: [{image: a.png}]}]",
+            r"sweeps\[0\].shots\[0\].actuator: expected a number, got None",
+        ),
+        ("sweeps: [{shots: [{actuator: 1, approach: up}]}]", "expected rising or falling, got 'up'"),
+        ("sweeps: [{shots: [{actuator: 1}]}]", "expected the name of a file, got None"),
+        ("board: {columns: 9, rows: 7}", "board.square_mm: expected a number"),
+        ("a: [", "expected YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "captures.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=said) as caught:
+        read_captures(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_without_the_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"captures\.yaml: expected the list of captured images"):
+        read_captures(tmp_path)

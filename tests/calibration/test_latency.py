@@ -1,0 +1,77 @@
+"""The step response: dead time and settle time from frames at any phase."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybriddepth_ros.calibration.latency import (
+    StepResponse,
+    expected_progress,
+    progress_of,
+    solve_latency,
+)
+from hybriddepth_ros.errors import CalibrationError
+
+
+def response(dead: float, settle: float, exposure: float, noise: float, seed: int) -> StepResponse:
+    rng = np.random.default_rng(seed)
+    starts = np.arange(24) * 33.3 / 24
+    times = np.concatenate([start + 33.3 * np.arange(-1, 12) for start in starts])
+    # By brute force, so that the closed form is not held against itself.
+    inside = times[:, None] + exposure * (np.linspace(0.0, 1.0, 401)[None, :] - 0.5)
+    progress = np.clip((inside - dead) / (settle - dead), 0.0, 1.0).mean(axis=1)
+    return StepResponse(times, progress + noise * rng.standard_normal(len(times)), exposure, np.full(9, 25.0))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.floats(0.0, 20.0),
+    st.floats(10.0, 150.0),
+    st.floats(1.0, 30.0),
+    st.floats(0.0, 0.03),
+    st.integers(0, 99),
+)
+def test_dead_and_settle_time_are_recovered(
+    dead: float, duration: float, exposure: float, noise: float, seed: int
+) -> None:
+    found = solve_latency(response(dead, dead + duration, exposure, noise, seed))
+    tolerance = 0.5 + 60.0 * noise
+    assert found.settle_ms == pytest.approx(dead + duration, abs=tolerance)
+    assert found.dead_ms == pytest.approx(dead, abs=tolerance)
+    assert found.latency_ms == 25.0
+
+
+def test_a_few_frames_that_failed_do_not_decide() -> None:
+    good = response(5.0, 45.0, 8.0, 0.005, 1)
+    progress = good.progress.copy()
+    progress[::20] = 0.5
+    found = solve_latency(StepResponse(good.time_ms, progress, 8.0, good.delivery_ms))
+    assert found.settle_ms == pytest.approx(45.0, abs=1.0)
+
+
+def test_the_progress_of_a_long_exposure_begins_before_the_lens_does() -> None:
+    times = np.array([-20.0, 0.0, 100.0])
+    assert expected_progress(times, 20.0, 5.0, 45.0).tolist() == pytest.approx([0.0, 0.5 * 25 / 20 / 40, 1.0])
+
+
+def test_a_lens_that_never_rests_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="to rest within 400 ms"):
+        solve_latency(response(0.0, 395.0, 8.0, 0.0, 1))
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_sharpness_is_turned_into_progress(falls: bool) -> None:
+    at_rest = np.array([(100.0 + 5.0 * k, 1.0 + 0.3 * k) for k in range(9)])
+    if falls:
+        at_rest[:, 1] = at_rest[::-1, 1]
+    moved = np.array([0.0, 0.25, 0.5, 1.0, 1.0])
+    seen = np.interp(100.0 + 40.0 * moved, at_rest[:, 0], at_rest[:, 1])
+    times = np.array([-10.0, 20.0, 30.0, 340.0, 380.0])
+    assert progress_of(seen, at_rest, times, 8.0) == pytest.approx(moved)
+
+
+def test_a_target_without_texture_is_refused() -> None:
+    at_rest = np.array([(float(k), 1.0 + 0.01 * k) for k in range(9)])
+    with pytest.raises(CalibrationError, match="more light or texture"):
+        progress_of(np.ones(4), at_rest, np.array([-10.0, 10.0, 350.0, 390.0]), 8.0)

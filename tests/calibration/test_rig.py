@@ -1,0 +1,52 @@
+"""How pictures are taken: with the lens at rest, approached from the right side, about the peak."""
+
+import numpy as np
+import pytest
+
+from hybriddepth_ros.calibration.rig import Placement
+from hybriddepth_ros.calibration.sharpness import central_region, magnified, sharpness
+from tests.calibration.conftest import MakeRig
+
+
+def test_a_shot_shows_the_lens_at_rest(make_rig: MakeRig) -> None:
+    rig, operator, truth = make_rig(1)
+    operator.place(Placement("", 0.5), rig.live_sharpness)
+    focused = round(truth.table.actuator(2.0))
+    rig.know_settle(truth.settle_ms)
+    rig.shot(focused - 60)
+    first = rig.shot(focused)
+    rig.wait(1.0)
+    later, _ = rig.read()
+    region = central_region((640, 480))
+    assert sharpness(first.image, region) == pytest.approx(sharpness(later, region), rel=0.02)
+    assert first.actuator == focused
+
+
+def test_shots_are_approached_from_one_side(make_rig: MakeRig) -> None:
+    rig, operator, truth = make_rig(1)
+    operator.place(Placement("", 0.5), rig.live_sharpness)
+    middle = truth.table.actuator(2.0)
+    rig.know_settle(truth.settle_ms)
+    positions = [middle - 10, middle, middle + 10]
+    assert [s.actuator for s in rig.shots(positions, 1)] == sorted(round(p) for p in positions)
+    falling = rig.shots(positions, -1)
+    assert [s.actuator for s in falling] == sorted((round(p) for p in positions), reverse=True)
+    assert {s.approach for s in falling} == {-1}
+
+
+def test_a_position_beyond_the_range_is_its_end(make_rig: MakeRig) -> None:
+    rig, _, _ = make_rig(1)
+    rig.command(300.0)
+    assert rig.position == 255.0
+
+
+def test_a_region_grows_about_the_principal_point() -> None:
+    centre = np.array([300.0, 200.0])
+    grown = magnified(np.array([[310.0, 200.0], [300.0, 180.0]]), centre, 1.1)
+    assert grown == pytest.approx(np.array([[311.0, 200.0], [300.0, 178.0]]))
+
+
+def test_a_region_outside_the_image_is_not_sharp() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
+    assert sharpness(noise, central_region((100, 100)) + 500.0) == 0.0
+    assert sharpness(noise, central_region((100, 100))) > 0.1
