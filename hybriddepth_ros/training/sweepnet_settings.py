@@ -50,6 +50,13 @@ class SweepNetTraining:
     )
     ema_decay: float = parameter(0.998, "of the weights' moving average", minimum=0.0, maximum=0.99999)
     gradient_clip: float = parameter(1.0, "largest norm of the gradient", minimum=1e-3, maximum=1e3)
+    calibration_px: int = parameter(
+        480,
+        "side of what sigma is calibrated on, a multiple of 32: the network knows more of a whole image",
+        unit="px",
+        minimum=32,
+        maximum=1024,
+    )
     validation_batches: int = parameter(8, "held-out batches per epoch", minimum=1, maximum=10_000)
 
     def __post_init__(self) -> None:
@@ -57,6 +64,10 @@ class SweepNetTraining:
             raise ParameterError(
                 f"crop_px: expected a multiple of {MULTIPLE} up to render_px ({self.render_px}),"
                 f" got {self.crop_px}"
+            )
+        if self.calibration_px % MULTIPLE:
+            raise ParameterError(
+                f"calibration_px: expected a multiple of {MULTIPLE}, got {self.calibration_px}"
             )
         if self.batch_size > self.pool_stacks:
             raise ParameterError(

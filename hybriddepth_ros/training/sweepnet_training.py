@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from hybriddepth_ros.training.train import epoch_to_run, fit, newest_checkpoint
 
 # Added to the seed of stacks that are never trained on: to watch a training, and to measure sigma on.
 _HELD_OUT, _CALIBRATION = 1_000_000, 2_000_000
-_CALIBRATION_BATCHES = 60
+_CALIBRATION_STACKS = 140  # of which each is looked at twice
 
 
 class Start(NamedTuple):
@@ -169,7 +169,7 @@ def train_sweepnet(
     # Not the module's: where a training was whole already, that one holds the weights without the average.
     network = trained_network(newest) if newest else module.network.eval()
     on_device(network, find_device("auto"))
-    calibration, beyond = calibrate(network, held_out(settings, _CALIBRATION, _CALIBRATION_BATCHES))
+    calibration, beyond = calibrate(network, calibration_batches(settings))
     card = {
         "model": "sweepnet",
         "data": "procedural scenes rendered by hybriddepth_ros.simulation",
@@ -200,6 +200,21 @@ def held_out(
     return SyntheticBatches(
         _stacks(settings), settings.seed + offset, count, device=device, workers=settings.workers
     )
+
+
+def calibration_batches(settings: SweepNetTraining) -> SyntheticBatches:
+    """Two stacks each, of which one is new; large, as cameras give them, and blurred as lenses do."""
+    side = settings.calibration_px
+    large = replace(
+        settings,
+        crop_px=side,
+        render_px=max(side, settings.render_px),
+        batch_size=2,
+        pool_stacks=min(32, settings.pool_stacks),
+        new_stacks=1,
+        gathered_share=0.0,
+    )
+    return held_out(large, _CALIBRATION, _CALIBRATION_STACKS)
 
 
 def _stacks(settings: SweepNetTraining) -> StackSettings:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ from hybriddepth_ros.models.checkpoint_files import read_safetensors
 from hybriddepth_ros.models.sweepnet import SweepNet
 from hybriddepth_ros.models.sweepnet_weights import SweepNetWeights, load_sweepnet, save_sweepnet
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
-from hybriddepth_ros.training.sweepnet_training import SweepNetModule, held_out, starting_weights
+from hybriddepth_ros.training.sweepnet_training import (
+    SweepNetModule,
+    calibration_batches,
+    held_out,
+    starting_weights,
+)
 
 pytest.importorskip("lightning")
 
@@ -26,6 +32,7 @@ TINY = {
     "steps_per_epoch": 2,
     "batch_size": 2,
     "crop_px": 32,
+    "calibration_px": 32,
     "render_px": 48,
     "rendered_slices": 4,
     "pool_stacks": 4,
@@ -125,6 +132,18 @@ def test_held_out_stacks_are_none_of_those_trained_on() -> None:
     trained = [batch.target for batch in held_out(settings, 0, 4)]
     unseen = next(iter(held_out(settings, 1_000_000, 1))).target
     assert all(not torch.equal(unseen, target) for target in trained)
+
+
+def test_sigma_is_calibrated_on_large_stacks_that_a_lens_blurred() -> None:
+    settings = SweepNetTraining(
+        **{k: v for k, v in TINY.items() if k != "model"} | {"calibration_px": 64, "gathered_share": 1.0}
+    )
+    batches = calibration_batches(settings)
+    assert len(batches) >= 100
+    batch = next(iter(batches))
+    assert batch.stack.shape[0] == 2 and batch.stack.shape[-2:] == (64, 64)
+    gathered = next(iter(held_out(replace(settings, render_px=64, crop_px=64), 2_000_000, 1)))
+    assert not torch.equal(batch.stack[:, :2], gathered.stack[:, :2])
 
 
 def test_weights_of_another_shape_are_not_begun_with(tmp_path: Path) -> None:
