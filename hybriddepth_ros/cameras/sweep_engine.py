@@ -126,6 +126,8 @@ class SweepEngine:
     def next_frame(self) -> tuple[Shot, CameraFrame] | None:
         """The next slice and its frame, with the lens already sent on where it is time; None once stopped."""
         waited_s = 0.0
+        if self._last_offset_ns is None:
+            self._check_clock()
         while not self._stop.is_set():
             self.turns += 1
             wait_s = min(self._send_due(), self._frame_timeout_s)
@@ -209,7 +211,7 @@ class SweepEngine:
             self._sent.append(shot)
             return
         began_ns = self._camera.clock.now_ns()  # before the command: the lens may move before it returns
-        if self._sent:
+        if self._sent and self._sent[-1].closed_ns is None:
             self._sent[-1].closed_ns = began_ns
         self._sent.append(shot)
         if self._options.approach == RISING and (self._rising_from is None or focus < self._rising_from):

@@ -43,7 +43,7 @@ class TopicSource(ImageSource):
         self._node, self._options, self._cancelled = node, options, cancelled
         self._resources = ExitStack()
         self._arrived = threading.Condition()  # guards what the callbacks fill
-        self._images: deque[Image] = deque(maxlen=_WAITING_IMAGES)
+        self._images: deque[tuple[Image, int]] = deque(maxlen=_WAITING_IMAGES)  # and when it came
         self._info: CameraInfo | None = None
         self._size = (0, 0)
         self._camera: CameraIntrinsics | None = None
@@ -78,7 +78,7 @@ class TopicSource(ImageSource):
                         f"camera topic: expected messages on {missing}, got none within {options.timeout:g} s"
                     )
                 self._arrived.wait(0.05)
-            image = self._images[0]
+            image = self._images[0][0]
             self._size = (image.width, image.height)
             try:
                 self._camera = camera_intrinsics(self._info, self._size) if self._info else None
@@ -104,7 +104,7 @@ class TopicSource(ImageSource):
                 raise CameraError("camera topic: closed")
             if not self._images:
                 raise FrameTimeout(f"camera topic: no image on {options.image} within {timeout_s:g} s")
-            message = self._images.popleft()
+            message, arrived_ns = self._images.popleft()
         if (message.width, message.height) != self._size:
             raise CameraError(
                 f"camera topic: {options.image}: expected images of {self._size[0]}x{self._size[1]} px as"
@@ -119,11 +119,13 @@ class TopicSource(ImageSource):
         self._sequence, self._last_ns = self._sequence + max(1, passed), stamp_ns
         exposure_ns = round(options.exposure_ms * 1e6)
         start_ns = stamp_ns - {"start": 0, "middle": exposure_ns // 2, "end": exposure_ns}[options.stamp_at]
-        return RawFrame(image, self._sequence, start_ns, start_ns + exposure_ns)
+        # What has arrived is exposed. What was not even begun then has a wrong stamp, and stays that way.
+        end_ns = min(start_ns + exposure_ns, max(arrived_ns, start_ns + 1))
+        return RawFrame(image, self._sequence, start_ns, end_ns)
 
     def _on_image(self, message: Image) -> None:
         with self._arrived:
-            self._images.append(message)
+            self._images.append((message, self.clock.now_ns()))
             self._arrived.notify_all()
 
     def _on_camera_info(self, message: CameraInfo) -> None:

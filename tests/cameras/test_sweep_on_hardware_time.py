@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -316,6 +317,38 @@ def test_holding_uses_every_frame_in_both_modes(mode: str) -> None:
     numbers = [swept.frame.sequence for swept in held]
     assert numbers == list(range(numbers[0], numbers[0] + len(held)))
     assert {swept.frame.focus_diopters for swept in after} == set(FOCI)
+
+
+def test_a_capture_that_is_given_up_leaves_no_wrong_window_behind() -> None:
+    """Its moves were already sent when nobody waited for it any more, and frames before them were lost."""
+    pair = Pair.of(delivery_ms=60.0, dropped=0.15)
+    with pair.camera() as camera:
+        sweep = FocusSweep(camera, FOCI, SweepOptions(mode="free_running"))
+        frames = sweep.frames()
+        taken = list(itertools.islice(frames, 50))
+        for round_ in range(200):
+            future: Future[list[SweptFrame]] = Future()
+            sweep._capture, sweep._capture_positions = future, (4.9, 0.2, 2.7)
+            taken += itertools.islice(frames, 3 + round_ % 4)
+            future.cancel()
+            sweep._capture, sweep._capture_positions = None, ()
+            taken += itertools.islice(frames, 1 + round_ % 7)
+    assert len(taken) > 400 and all(shows(swept, FOCI[swept.slice_index]) for swept in taken)
+
+
+def test_a_clock_that_is_set_before_the_first_frame_is_noticed_too() -> None:
+    pair = Pair.of()
+    with pair.camera() as camera:
+        command = camera.command_focus
+
+        def and_set_the_clock(focus_diopters: float) -> int:
+            settled_ns = command(focus_diopters)
+            pair.clock.set_by(5.0)
+            return settled_ns
+
+        camera.command_focus = and_set_the_clock  # type: ignore[method-assign]
+        with pytest.raises(CameraError, match="the system's clock was set"):
+            next(FocusSweep(camera, FOCI).frames())
 
 
 @pytest.mark.parametrize("seconds", [-3600.0, -0.004, 0.003, 86400.0])

@@ -180,6 +180,20 @@ def test_intrinsics_of_another_size_fail_configure(context: Context, peer: Peer,
     camera.stop()
 
 
+def test_an_exposure_that_is_told_too_long_only_costs_frames(
+    context: Context, peer: Peer, lens: None, camera: Camera
+) -> None:
+    """The images arrive before it would have ended."""
+    received = peer.listen(FocalSlice, "slice", 1000)
+    with Running(
+        FocusSweepNode, context, parameter_overrides=overrides(**{"topic.exposure_ms": 400.0})
+    ) as node:
+        node.start()
+        assert wait_for(lambda: len(received) > 10, 20.0)
+    for message in received:
+        assert set(np.unique(image_array(message.image))) == {round(10 * message.focus.focus_diopters)}
+
+
 def test_the_lens_has_parameters_of_its_own(context: Context, lens: None) -> None:
     given = overrides(**{"shelf_lens.reach": 1.5, "topic.timeout": 0.1})
     with Running(FocusSweepNode, context, parameter_overrides=given) as node:
