@@ -7,7 +7,6 @@ files, `config/depth.yaml` and docs/parameters.md all follow it. Nothing here ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hybriddepth_ros.cameras import camera_config_type, camera_names
@@ -213,12 +212,8 @@ def parameter_groups(node: str) -> Groups:
     raise ParameterError(f"unknown node {node!r}, expected one of {', '.join(NODES)}")
 
 
-def _lens_groups() -> Iterator[tuple[str, type]]:
-    for name in lens_names():
-        try:
-            yield lens_prefix(name), lens_config_type(name)
-        except ModuleNotFoundError:  # a driver that this installation leaves out
-            continue
+def _lens_groups() -> Groups:
+    return tuple((lens_prefix(name), lens_config_type(name)) for name in lens_names())
 
 
 NODES = ("focus_sweep", "depth")
