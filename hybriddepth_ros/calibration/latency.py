@@ -120,9 +120,15 @@ def progress_of(seen: Values, at_rest: Values, times_ms: Values, exposure_ms: fl
         raise CalibrationError(
             "latency: expected the sharpness to change along the step: more light or texture"
         )
+    before = times_ms <= -0.5 * exposure_ms
+    if not before.any():
+        raise CalibrationError(
+            "latency: expected a frame that was exposed before the command, found none: the camera's exposure"
+            " or readout time is taken for too long"
+        )
     where = np.interp(seen if not falls else -seen, level, position)
     arrived = float(np.median(where[times_ms > 0.75 * ASSUMED_SETTLE_MS]))
-    began = float(np.median(where[times_ms <= -0.5 * exposure_ms]))
+    began = float(np.median(where[before]))
     return np.asarray((where - began) / (arrived - began))
 
 

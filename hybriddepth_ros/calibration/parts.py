@@ -22,7 +22,7 @@ def open_parts(camera: str, options: Mapping[str, Any]) -> tuple[ImageSource, Fo
     """
     known = camera_names()
     if camera not in known:
-        expected = f"expected one of emulated, {', '.join(known)}{nearest_name(camera, known)}"
+        expected = f"expected one of {', '.join(known)}{nearest_name(camera, known)}"
         raise CameraError(f"camera: unknown camera {camera!r}, {expected}")
     assembled = make_camera(camera, options)
     if not isinstance(assembled, AssembledCamera):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens
 
 _REMEMBERED_MOVES = 64
+_SAME_POSITION = 1e-6  # in units of an actuator: closer is where it was sent
 _MOST_ASSUMED_SETTLE_MS = 100.0  # of a lens that nobody measured: slow UVC motors take that long
 
 
@@ -39,23 +40,33 @@ class AssemblyOptions:
 
 @dataclass(frozen=True)
 class _Move:
-    """Of the lens to `actuator`, whose focus is `focus_diopters`; it stands there from settled_ns on."""
+    """Of the lens to `actuator`, for `focus_diopters`; it stands at `reached` from settled_ns on."""
 
     commanded_ns: int
     settled_ns: int
     actuator: float
     focus_diopters: float
+    reached: float  # actuator's units
+    reached_diopters: float
 
 
 class AssembledCamera(FocusCamera):
     """An image source and a lens, as one camera whose focus is told in diopters."""
 
-    def __init__(self, name: str, source: ImageSource, lens: FocusLens, options: AssemblyOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: ImageSource,
+        lens: FocusLens,
+        options: AssemblyOptions,
+        calibration: CameraCalibration | None = None,
+    ) -> None:
+        """calibration: known without a file; where `options` name one, that holds."""
         self._name = name
         self._source, self._focus_lens, self._options = source, lens, options
         self.clock = source.clock
         path = options.calibration
-        self._calibration: CameraCalibration | None = read_calibration(path) if path else None
+        self._calibration = read_calibration(path) if path else calibration
         self._opened = ExitStack()
         self._lock = threading.Lock()  # guards the moves
         self._moves: deque[_Move] = deque(maxlen=_REMEMBERED_MOVES)
@@ -89,34 +100,41 @@ class AssembledCamera(FocusCamera):
             )
         with self._lock:
             last = self._moves[-1] if self._moves else None
-            actuator = self._actuator(focus_diopters, last)
+            actuator, table = self._actuator(focus_diopters, last)
             began_ns = self._focus_lens.command(actuator)
-            still = last is not None and actuator == last.actuator
-            settled_ns = last.settled_ns if still and last else began_ns + round(self._settle_ms * 1e6)
-            self._moves.append(_Move(began_ns, settled_ns, actuator, focus_diopters))
-        return settled_ns
+            if last is not None and actuator == last.actuator:
+                move = replace(last, commanded_ns=began_ns, focus_diopters=focus_diopters)
+            else:
+                reached, reached_diopters = self._focus_lens.state().position, focus_diopters
+                if abs(reached - actuator) > _SAME_POSITION:  # a motor of whole steps, which may be coarse
+                    reached_diopters += table.diopters(reached) - table.diopters(actuator)
+                settled_ns = began_ns + round(self._settle_ms * 1e6)
+                move = _Move(began_ns, settled_ns, actuator, focus_diopters, reached, reached_diopters)
+            self._moves.append(move)
+        return move.settled_ns
 
-    def _actuator(self, focus_diopters: float, last: _Move | None) -> float:
-        """Where to send the lens, by the branch of its hysteresis that the move is on."""
-        if last is not None and focus_diopters == last.focus_diopters:
-            return last.actuator  # the branch that it is on; the other one would move it
+    def _actuator(self, focus_diopters: float, last: _Move | None) -> tuple[float, FocusTable]:
+        """Where to send the lens, by the branch of its hysteresis that the move is on, and that branch."""
         rising = self._table(rising=True)
+        if last is not None and focus_diopters == last.focus_diopters:
+            return last.actuator, rising  # the branch that it is on; the other one would move it
         here = last.focus_diopters if last else rising.diopters(self._focus_lens.state().position)
-        return (rising if focus_diopters >= here else self._table(rising=False)).actuator(focus_diopters)
+        table = rising if focus_diopters >= here else self._table(rising=False)
+        return table.actuator(focus_diopters), table
 
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
         raw = self._source.read(timeout_s)
         temperature_c = self._focus_lens.state().temperature_c  # a lens that is gone or too hot says so here
         with self._lock:
             before = [move for move in self._moves if move.commanded_ns < raw.exposure_end_ns]
-        focus = before[-1].focus_diopters if before else float("nan")
+        focus = before[-1].reached_diopters if before else float("nan")
         return CameraFrame(
             image=raw.image,
             sequence=raw.sequence,
             exposure_start_ns=raw.exposure_start_ns,
             stamp_ns=raw.stamp_ns,
             focus_diopters=focus,
-            actuator_position=before[-1].actuator if before else float("nan"),
+            actuator_position=before[-1].reached if before else float("nan"),
             camera=self._camera_at(0.0 if np.isnan(focus) else focus),
             exposure_end_ns=raw.exposure_end_ns,
             temperature_c=temperature_c,

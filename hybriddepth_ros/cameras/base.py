@@ -154,6 +154,7 @@ class FocusCamera(ABC):
 Config = TypeVar("Config")
 _BACKEND_MODULES: dict[str, str] = {
     "simulated": "hybriddepth_ros.cameras.simulated",
+    "emulated": "hybriddepth_ros.cameras.emulated",
     "replay": "hybriddepth_ros.cameras.replay",
     "v4l2": "hybriddepth_ros.cameras.v4l2",
 }

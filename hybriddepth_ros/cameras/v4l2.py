@@ -73,7 +73,8 @@ class V4L2Options:
     readout_ms: float = parameter(
         -1.0,
         "Time from the first row's readout to the last one's, 0 = global shutter; -1 = nine tenths of the"
-        " frame period at the camera's highest rate in this size, as of a rolling shutter",
+        " frame period at the camera's highest rate in this size, as of a rolling shutter, or less where"
+        " frames come sooner",
         unit="ms",
         minimum=-1.0,
         maximum=1000.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybriddepth_ros.cameras import v4l2_controls as cid
 from hybriddepth_ros.cameras.base import FrameTimeout
@@ -40,8 +40,9 @@ _log = logging.getLogger(__name__)
 class StreamSettings:
     """How a source is to stream. exposure_ms, white_balance: 0, gain: -1 = lock what the camera found.
 
-    readout_ms: -1 = estimated. auto_s: how long the camera has to find them. stamp: where in a frame its
-    stamp lies (a name of v4l2_stamps), or "driver" = as the driver says.
+    readout_ms: -1 = estimated, and shortened by frames that came sooner. auto_s: how long the camera has to
+    find them. stamp: where in a frame its stamp lies (a name of v4l2_stamps), or "driver" = as the driver
+    says.
     """
 
     width: int = 640
@@ -229,10 +230,18 @@ class V4L2Source(ImageSource):
             )
             return None
         point = self._stamp_point(buffer) if kernels else FRAME_END
+        if self._settings.readout_ms < 0 and point != FRAME_END:
+            self._limit_readout(stamp_ns + (self.timing.exposure_ns if point == EXPOSURE_START else 0))
         start_ns, end_ns = self.timing.exposure(stamp_ns, point)
         return RawFrame(
             image, sequence, self._steady.from_monotonic(start_ns), self._steady.from_monotonic(end_ns)
         )
+
+    def _limit_readout(self, began_ns: int) -> None:
+        """What is here has been read out: the estimate was too long if it says otherwise."""
+        at_most_ns = max(0, self._steady.monotonic_ns() - began_ns)
+        if at_most_ns < self.timing.readout_ns:
+            self.timing = replace(self.timing, readout_ns=at_most_ns)
 
     def _stamp_point(self, buffer: RawBuffer) -> str:
         if self._settings.stamp != "driver":

@@ -88,7 +88,8 @@ def calibrate(
         if from_folder is not None:
             session, truth = _from_folder(from_folder, out, spec), None
         elif camera == "emulated":
-            session, truth = _emulated(seed, out, spec, keep_images, opened)
+            options = {"seed": seed, **_options(params, assignments)}
+            session, truth = _emulated(options, out, spec, keep_images, opened)
         else:
             options = _options(params, assignments)
             session, truth = _live(camera, options, out, spec, keep_images, opened), None
@@ -126,17 +127,19 @@ def _from_folder(folder: Path, out: Path, board: "BoardSpec") -> "Session":
 
 
 def _emulated(
-    seed: int, out: Path, board: "BoardSpec", keep_images: bool, opened: ExitStack
+    options: dict[str, Any], out: Path, board: "BoardSpec", keep_images: bool, opened: ExitStack
 ) -> "tuple[Session, CameraCalibration]":
     from hybriddepth_ros.calibration.rig import Rig
     from hybriddepth_ros.calibration.session import Session
     from hybriddepth_ros.cameras.calibration import write_calibration
+    from hybriddepth_ros.cameras.emulated import EmulatedCameraOptions, make_truth
     from hybriddepth_ros.emulation.bench import EmulatedBench
     from hybriddepth_ros.emulation.operator import BenchOperator
     from hybriddepth_ros.emulation.parts import EmulatedMotor, EmulatedSource, VirtualClock
-    from hybriddepth_ros.emulation.truth import EmulatedTruth
+    from hybriddepth_ros.parameters import from_mapping
 
-    bench = EmulatedBench(EmulatedTruth.from_seed(seed), board, seed)
+    known = from_mapping(EmulatedCameraOptions, options, where="camera emulated")
+    bench = EmulatedBench(make_truth(known), board, known.seed)
     clock = VirtualClock()
     source, motor = EmulatedSource(bench, clock), EmulatedMotor(bench, clock)
     for part in (source, motor):
@@ -144,7 +147,7 @@ def _emulated(
         part.open()
     truth = bench.truth.as_calibration()
     write_calibration(out / "truth.yaml", truth)
-    operator = BenchOperator(bench, seed, say=lambda text: print(f"  {text}", flush=True))
+    operator = BenchOperator(bench, known.seed, say=lambda text: print(f"  {text}", flush=True))
     rig = Rig(source, motor, board)
     return Session(out, board, rig, operator, name="emulated", keep_images=keep_images), truth
 

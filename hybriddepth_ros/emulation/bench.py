@@ -28,7 +28,6 @@ _LEVEL_STEP_PX = 1.0  # blur diameter between the levels that a tilted board is 
 _SMALL_DISC_PX = 2.0
 _CACHED = 96
 _MOST_SAMPLES = 8  # of a moving lens in one exposure
-_FOCUS_STEP = 1 / 128  # 1/m, of those samples
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,19 @@ class BoardPose:
 class EmulatedBench:
     """A board on a textured wall of the same plane, the lens before it, and the sensor.
 
-    `command` and `picture` take times in ns of one clock, whichever it is.
+    `command` and `picture` take times in ns of one clock, whichever it is. focus_step_diopters: how finely
+    the movement of the lens within an exposure is told; what is seen at rest is exact.
     """
 
-    def __init__(self, truth: EmulatedTruth, board: BoardSpec | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        truth: EmulatedTruth,
+        board: BoardSpec | None = None,
+        seed: int = 0,
+        focus_step_diopters: float = 1 / 128,
+    ) -> None:
         self.truth = truth
+        self.focus_step_diopters = focus_step_diopters
         self.board = board or BoardSpec()
         self.movement = EmulatedMovement(truth, truth.actuator_range[0])
         self._pose = BoardPose(0.5)
@@ -96,6 +103,11 @@ class EmulatedBench:
             grey = develop(light, self._rng, self.truth.full_well_electrons, self.truth.read_noise_electrons)
         return np.asarray(cv2.merge([grey, grey, grey]), np.uint8)
 
+    def render(self, focus_diopters: float) -> None:
+        """Do ahead what a picture at this focus, as the board stands now, will take longest for."""
+        with self._lock:
+            self._render(focus_diopters)
+
     def _exposed(self, start_ns: int, end_ns: int) -> Floats:
         """Linear light [H, W], averaged over the exposure."""
         first, last = (self.movement.focus_diopters(t) for t in (start_ns, end_ns))
@@ -103,7 +115,8 @@ class EmulatedBench:
         foci = [self.movement.focus_diopters(round(start_ns + m * (end_ns - start_ns))) for m in middles]
         if first == last and all(focus == first for focus in foci):
             return self._render(first)
-        snapped = [_FOCUS_STEP * round(focus / _FOCUS_STEP) for focus in foci]
+        step = self.focus_step_diopters
+        snapped = [step * round(focus / step) for focus in foci]
         total = np.zeros((self.truth.camera.height, self.truth.camera.width), np.float32)
         for focus in sorted(set(snapped)):
             cv2.scaleAdd(self._render(focus), snapped.count(focus) / len(snapped), total, dst=total)

@@ -55,6 +55,15 @@ def test_the_progress_of_a_long_exposure_begins_before_the_lens_does() -> None:
     assert expected_progress(times, 20.0, 5.0, 45.0).tolist() == pytest.approx([0.0, 0.5 * 25 / 20 / 40, 1.0])
 
 
+def test_frames_that_are_said_to_end_after_they_came_are_refused() -> None:
+    levels = np.column_stack([np.arange(9.0), np.linspace(2.0, 1.0, 9)])
+    times = np.array([-8.0, 25.0, 58.0, 330.0])
+    seen = np.array([2.0, 1.6, 1.2, 1.0])
+    assert progress_of(seen, levels, times, 16.0).tolist() == pytest.approx([0.0, 0.4, 0.8, 1.0])
+    with pytest.raises(CalibrationError, match="exposed before the command, found none"):
+        progress_of(seen, levels, times, 35.0)
+
+
 def test_a_lens_that_never_rests_is_refused() -> None:
     with pytest.raises(CalibrationError, match="to rest within 400 ms"):
         solve_latency(response(0.0, 395.0, 8.0, 0.0, 1))

@@ -9,6 +9,7 @@ import pytest
 
 from hybriddepth_ros.cameras import CameraFrame, Clock
 from hybriddepth_ros.cameras import base as camera_base
+from hybriddepth_ros.emulation.timed_parts import true_positions
 from hybriddepth_ros.errors import CameraError, LensError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from tests.emulation.timed_pair import Pair
@@ -23,6 +24,20 @@ def test_a_frame_carries_the_focus_that_was_commanded_before_its_last_row_ended(
         settled_ns = camera.command_focus(2.0)
         assert settled_ns == pair.clock.now_ns() + round(1e6 * pair.options.settle_ms)
         assert [camera.read().focus_diopters for _ in range(6)] == 6 * [2.0]
+
+
+def test_a_motor_of_coarse_steps_is_believed_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair.of(position_range=(0.0, 5.0))
+    command = type(pair.lens).command
+    monkeypatch.setattr(type(pair.lens), "command", lambda lens, to: command(lens, round(2.0 * to) / 2.0))
+    with pair.camera() as camera:
+        for asked, stops in ((1.2, 1.0), (1.3, 1.5), (1.3, 1.5), (4.0, 4.0)):
+            settled_ns = camera.command_focus(asked)
+            frame = camera.read()
+            while frame.exposure_start_ns < settled_ns:
+                frame = camera.read()
+            assert (frame.focus_diopters, frame.actuator_position) == (pytest.approx(stops), stops)
+            assert true_positions(frame.image) == (stops, stops)
 
 
 def test_intrinsics_that_the_source_knows_are_used_where_nothing_was_calibrated(

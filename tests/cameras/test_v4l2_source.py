@@ -137,6 +137,20 @@ def test_readout_is_taken_for_nine_tenths_of_the_shortest_frame_period() -> None
         source.close()
 
 
+@pytest.mark.parametrize("stamped_at", ["first_packet", "exposure_start"])
+def test_no_exposure_is_said_to_end_after_its_frame_came(stamped_at: str) -> None:
+    driver = "uvcvideo" if stamped_at == "first_packet" else "other"
+    with emulated(readout_ms=6.0, transfer_ms=2.0, stamped_at=stamped_at, driver=driver) as camera:
+        source, _ = parts(camera, exposure_ms=5.0, gain=0, white_balance=4000)
+        source.open()
+        for _ in range(6):
+            frame = source.read()
+            assert frame.exposure_end_ns <= source.clock.now_ns()
+        # The readout, and the transfer that nobody can tell from it; not the 30 ms of the estimate.
+        assert frame.exposure_end_ns - frame.exposure_start_ns == pytest.approx(13 * MS, abs=STAMP_NS)
+        source.close()
+
+
 @pytest.mark.parametrize("stamps", ["zero", "future", "backwards", "unknown"])
 def test_stamps_that_cannot_be_true_are_replaced_by_the_arrival(stamps: str) -> None:
     with emulated(faults=Faults(stamps=stamps)) as camera:

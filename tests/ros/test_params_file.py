@@ -1,5 +1,6 @@
 """A parameter file is taken in every form that ROS takes, or refused in one line with file, node and name."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.ros.params_file import check_params_file
 
 ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "config/cameras").glob("*.yaml"))
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -148,3 +150,18 @@ def test_the_shipped_file_says_the_defaults_and_nothing_else() -> None:
     for node, values in check_params_file(ROOT / "config" / "depth.yaml").items():
         for name, (default, _) in known_parameters(node).items():
             assert values.get(name, ()) == default, name
+
+
+def test_there_are_presets() -> None:
+    assert {"uvc", "uvc_optotune"} <= {preset.stem for preset in PRESETS}
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_taken_also_with_what_it_leaves_to_the_user(tmp_path: Path, preset: Path) -> None:
+    values = check_params_file(preset)["focus_sweep"]
+    text = preset.read_text(encoding="utf-8")
+    uncommented, left = re.subn(r"^( +)# (\w+: )", r"\1\2", text, flags=re.MULTILINE)
+    assert left > 0  # at least the calibration
+    whole = check_params_file(write(tmp_path, uncommented))["focus_sweep"]
+    assert len(whole) == len(values) + left and values.items() <= whole.items()
+    assert whole[f"{whole['camera']}.calibration"]
