@@ -151,7 +151,7 @@ def imported_modules(root: Path) -> set[str]:
 
 
 def test_nothing_is_required_that_nothing_imports() -> None:
-    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml"}
+    modules = {"opencv-python-headless": "cv2", "PyYAML": "yaml", "pyserial": "serial"}
     lines = (REPOSITORY / "constraints" / "requirements.txt").read_text().splitlines()
     required = {line.split()[0] for line in lines if line and not line.startswith("#")} - {"setuptools"}
     assert {modules.get(name, name) for name in required} <= imported_modules(REPOSITORY / "hybriddepth_ros")
