@@ -83,12 +83,13 @@ class FocusSweepNode(ManagedNode):
     def _make_camera(self) -> FocusCamera:
         name = self.parameters[FocusSweepParameters].camera
         options: Any = self.parameters[sweep_camera_type(name)]
+        lens_name = getattr(options, "lens", "")
+        lens: Any = self.parameters[lens_config_type(lens_name)] if lens_name in lens_names() else None
         if not isinstance(options, TopicCameraOptions):
-            return make_camera(name, options)
-        if not options.lens:
+            return make_camera(name, options) if lens is None else make_camera(name, options, lens)
+        if lens is None:
             raise CameraError(f"topic.lens: expected one of {', '.join(lens_names())}, got none")
-        lens = make_lens(options.lens, self.parameters[lens_config_type(options.lens)])
-        return topic_camera(self, options, lens, self._stopped)
+        return topic_camera(self, options, make_lens(options.lens, lens), self._stopped)
 
     def _stopped(self) -> bool:
         return self.closing.is_set() or self._supervisor is None or self._supervisor.stopping

@@ -21,7 +21,7 @@ from hybriddepth_ros.emulation.v4l2 import Faults, webcam_controls
 from hybriddepth_ros.errors import CameraError, ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.parameters import from_mapping, parameter, parameter_fields
-from tests.emulated_v4l2 import PATH, Scene, camera, emulated
+from tests.emulated_v4l2 import PATH, Scene, camera, emulated, options
 
 
 @pytest.fixture
@@ -213,16 +213,15 @@ def screw() -> Iterator[None]:
             return LensState(self.position)
 
     yield
-    del lens_registry._registry["screw"]
+    del lens_registry.LENSES.entries["screw"]
 
 
 def test_a_lens_of_another_make_takes_its_own_options_and_the_cameras_time(screw: None) -> None:
     scene = Scene()
     with emulated(scene) as device:
-        others = "turns: 5, careful: true"
-        made = camera(
-            device, lens="screw", lens_port="/dev/ttyUSB7", lens_options=others, focus_in_diopters=True
-        )
+        own = {"port": "/dev/ttyUSB7", "turns": 5, "careful": True}
+        chosen = options(lens="screw", focus_in_diopters=True)
+        made = V4L2Camera(chosen, device.clock, device.monotonic_ns, own)
         source, lens = made.parts
         assert lens.options == _ScrewOptions("/dev/ttyUSB7", "slow", 5.0, True)  # type: ignore[attr-defined]
         assert lens.clock is source.clock is made.clock
@@ -239,12 +238,24 @@ def test_an_unknown_lens_or_option_of_it_is_refused(screw: None) -> None:
     with pytest.raises(CameraError, match=r"unknown lens 'scrw'.*did you mean screw"):
         V4L2Camera(V4L2Options(lens="scrw"))
     with pytest.raises(ParameterError, match="lens screw: unknown parameter 'turn'; did you mean turns"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options="turn: 3"))
+        make_camera("v4l2", {"lens": "screw"}, {"turn": 3})
     with pytest.raises(ParameterError, match=r"turns: expected -inf to 9\.0, got 10"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options="turns: 10"))
+        make_camera("v4l2", V4L2Options(lens="screw"), {"turns": 10})
 
 
-@pytest.mark.parametrize("text", ["turns", "turns: [", "3", "}", "a: 1}, {b: 2"])
-def test_lens_options_that_cannot_be_read_are_refused_with_the_form(text: str, screw: None) -> None:
-    with pytest.raises(ParameterError, match="lens_options: expected `name: value, name: value`, got"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options=text))
+def test_parameters_of_a_lens_are_refused_where_there_is_none() -> None:
+    with pytest.raises(ParameterError, match="expected no parameters of a lens with lens: motor"):
+        make_camera("v4l2", {}, {"port": "/dev/ttyUSB7"})
+    with pytest.raises(CameraError, match="camera replay: expected no parameters of a lens"):
+        make_camera("replay", {}, {"port": "/dev/ttyUSB7"})
+
+
+def test_a_lens_may_be_given_as_its_own_dataclass(screw: None) -> None:
+    made = make_camera("v4l2", V4L2Options(lens="screw"), _ScrewOptions(turns=2.0))
+    assert isinstance(made, V4L2Camera)
+    assert made.parts[1].options.turns == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_motor_of_steps_is_not_believed_to_count_in_diopters() -> None:
+    with pytest.raises(ParameterError, match="focus_in_diopters: expected false with lens: motor"):
+        V4L2Options(focus_in_diopters=True)

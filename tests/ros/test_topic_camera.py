@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cameras import lens as lenses
 from hybriddepth_ros.cameras.lens import FocusLens, LensState
+from hybriddepth_ros.cameras.v4l2 import V4L2Camera
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.ros.decoding import image_array
@@ -71,7 +72,7 @@ class ShelfLens(FocusLens):
 @pytest.fixture
 def lens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShelfLens, "made", [])
-    monkeypatch.setitem(lenses._registry, "shelf", (ShelfLensOptions, ShelfLens))
+    monkeypatch.setitem(lenses.LENSES.entries, "shelf", (ShelfLensOptions, ShelfLens))
 
 
 class Camera:
@@ -198,6 +199,14 @@ def test_the_lens_has_parameters_of_its_own(context: Context, lens: None) -> Non
     given = overrides(**{"shelf_lens.reach": 1.5, "topic.timeout": 0.1})
     with Running(FocusSweepNode, context, parameter_overrides=given) as node:
         assert node.parameters[ShelfLensOptions].reach == 1.5
+
+
+def test_the_camera_v4l2_takes_the_same_lens_with_the_same_parameters(context: Context, lens: None) -> None:
+    chosen = {"camera": "v4l2", "v4l2.lens": "shelf", "v4l2.focus_in_diopters": True}
+    given = overrides(**chosen, **{"shelf_lens.reach": 1.5})
+    with Running(FocusSweepNode, context, parameter_overrides=given) as node:
+        made = node._make_camera()
+    assert isinstance(made, V4L2Camera) and made.parts[1].position_range == (0.0, 1.5)
 
 
 def test_a_lens_that_nobody_knows_is_named() -> None:
