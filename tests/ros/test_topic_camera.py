@@ -24,6 +24,7 @@ from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.ros.decoding import image_array
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.messages import camera_info_message, make_header, picture_message
+from hybriddepth_ros.ros.topic_camera import TopicSource
 from hybriddepth_ros.ros.topic_options import TopicCameraOptions
 from tests.ros.helpers import CAMERA, FRAME, HEIGHT, WIDTH, Peer, Running, wait_for
 
@@ -193,6 +194,29 @@ def test_an_exposure_that_is_told_too_long_only_costs_frames(
         assert wait_for(lambda: len(received) > 10, 20.0)
     for message in received:
         assert set(np.unique(image_array(message.image))) == {round(10 * message.focus.focus_diopters)}
+
+
+def test_a_frame_rate_that_the_stamps_belie_is_told(
+    context: Context, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames each 20 ms of which every fifth is lost."""
+    for told_hz, problems in ((50.0, 0), (30.0, 2)):
+        with Running(FocusSweepNode, context) as node:
+            source = TopicSource(node, TopicCameraOptions(frame_rate=told_hz), lambda: False)
+            said: list[tuple[str, str]] = []
+            monkeypatch.setattr(node, "problem", lambda *what, said=said: said.append(what))
+            source._open, source._size = True, (WIDTH, HEIGHT)
+            for number in (number for number in range(80) if number % 5):
+                stamp_ns = 10**18 + number * 20_000_000
+                picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+                source._on_image(picture_message(picture, make_header(stamp_ns, "their_frame")))
+                source.read()
+        assert len(said) == problems
+        for cause, text in said:
+            assert cause == "topic.frame_rate"
+            assert text.startswith(
+                "expected an image each 33.3 ms (30 Hz), by their stamps one comes each 20.0"
+            )
 
 
 def test_the_lens_has_parameters_of_its_own(context: Context, lens: None) -> None:
