@@ -141,14 +141,9 @@ def optotune(tmp_path: Path) -> Iterator[tuple[Rig, V4L2Camera]]:
             bench.bench.command(to_actuator(current_ma), time_ns)
 
         with EmulatedLensDriver(on_command=on_command, clock=bench.clock) as driver:
-            options = V4L2Options(
-                device=PATH,
-                calibration=str(path),
-                lens="optotune",
-                lens_port=driver.port,
-                lens_options=f"answer_timeout_ms: {TIMEOUT_MS}, retries: {RETRIES}",
-            )
-            with V4L2Camera(options, bench.clock, bench.device.monotonic_ns) as camera:
+            options = V4L2Options(device=PATH, calibration=str(path), lens="optotune")
+            own = {"port": driver.port, "answer_timeout_ms": TIMEOUT_MS, "retries": RETRIES}
+            with V4L2Camera(options, bench.clock, bench.device.monotonic_ns, own) as camera:
                 yield bench, camera
 
 

@@ -82,7 +82,7 @@ class AssembledCamera(FocusCamera):
             self._focus_lens.open()
             opened.callback(self._source.close)
             self._source.open()
-            self._table(rising=True)  # raises, where it is missing
+            self._check_tables()
             self._camera_at(0.0)
             with self._lock:
                 self._moves.clear()
@@ -179,6 +179,19 @@ class AssembledCamera(FocusCamera):
             f"camera {self._name}: expected a calibration with a focus_table ({path}):"
             " run `hybriddepth calibrate`"
         )
+
+    def _check_tables(self) -> None:
+        """CameraError where there is none, or one of another lens or of other limits."""
+        low, high = self._focus_lens.position_range
+        tolerance = _SAME_POSITION * max(1.0, high - low)
+        for rising in (True, False):
+            first, last = (pair[0] for pair in (self._table(rising).pairs[0], self._table(rising).pairs[-1]))
+            if first < low - tolerance or last > high + tolerance:
+                path = self._options.calibration or "its calibration"
+                raise CameraError(
+                    f"camera {self._name}: expected a focus_table within the {low:g} to {high:g} that the"
+                    f" lens reaches, got {first:g} to {last:g} ({path})"
+                )
 
     def _camera_at(self, focus_diopters: float) -> CameraIntrinsics:
         width, height = self._source.size

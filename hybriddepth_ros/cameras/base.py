@@ -7,22 +7,22 @@ its name is asked for.
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hybriddepth_ros.cameras.registry import Registry
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens
-from hybriddepth_ros.parameters import from_mapping, nearest_name
+from hybriddepth_ros.parameters import parameter_fields
 
 
 @dataclass(frozen=True)
@@ -151,49 +151,41 @@ class FocusCamera(ABC):
         self.close()
 
 
-Config = TypeVar("Config")
-_BACKEND_MODULES: dict[str, str] = {
-    "simulated": "hybriddepth_ros.cameras.simulated",
-    "emulated": "hybriddepth_ros.cameras.emulated",
-    "replay": "hybriddepth_ros.cameras.replay",
-    "v4l2": "hybriddepth_ros.cameras.v4l2",
-}
-_registry: dict[str, tuple[type, Callable[[Any], FocusCamera]]] = {}
+CAMERAS = Registry[FocusCamera](
+    "camera",
+    {
+        "simulated": "hybriddepth_ros.cameras.simulated",
+        "emulated": "hybriddepth_ros.cameras.emulated",
+        "replay": "hybriddepth_ros.cameras.replay",
+        "v4l2": "hybriddepth_ros.cameras.v4l2",
+    },
+)
 
 
-def register_camera(name: str, config: type[Config]) -> Callable[[type[FocusCamera]], type[FocusCamera]]:
+def register_camera(name: str, config: type) -> Callable[[type[FocusCamera]], type[FocusCamera]]:
     """Class decorator: makes a backend known as `name`; it is built from one instance of `config`."""
-
-    def register(backend: type[FocusCamera]) -> type[FocusCamera]:
-        _registry[name] = (config, backend)
-        return backend
-
-    return register
+    return CAMERAS.register(name, config)
 
 
 def camera_names() -> tuple[str, ...]:
     """Every camera that `make_camera` knows."""
-    return tuple(sorted(set(_BACKEND_MODULES) | set(_registry)))
+    return CAMERAS.names()
 
 
 def camera_config_type(name: str) -> type:
     """The parameter dataclass of a backend; CameraError for an unknown name."""
-    return _find(name)[0]
+    return CAMERAS.config_type(name)
 
 
-def make_camera(name: str, config: Mapping[str, Any] | object) -> FocusCamera:
-    """An unopened camera from its name and its config: its dataclass, or a mapping to be checked."""
-    config_type, backend = _find(name)
-    if isinstance(config, Mapping):
-        config = from_mapping(config_type, config, where=f"camera {name}")
-    return backend(config)
+def make_camera(
+    name: str, config: Mapping[str, Any] | object, lens: Mapping[str, Any] | object | None = None
+) -> FocusCamera:
+    """An unopened camera from its name and its config: its dataclass, or a mapping to be checked.
 
-
-def _find(name: str) -> tuple[type, Callable[[Any], FocusCamera]]:
-    if name not in _registry and name in _BACKEND_MODULES:
-        importlib.import_module(_BACKEND_MODULES[name])
-    if name not in _registry:
-        known = camera_names()
-        expected = f"expected one of {', '.join(known)}{nearest_name(name, known)}"
-        raise CameraError(f"camera: unknown camera {name!r}, {expected}")
-    return _registry[name]
+    lens: config of the lens driver that `config` names, for a camera that takes one; None = its defaults.
+    """
+    if lens is None:
+        return CAMERAS.make(name, config)
+    if "lens" not in parameter_fields(CAMERAS.config_type(name)):
+        raise CameraError(f"camera {name}: expected no parameters of a lens, as it takes none")
+    return CAMERAS.make(name, config, lens=lens)

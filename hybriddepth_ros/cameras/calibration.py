@@ -88,13 +88,13 @@ class CameraCalibration:
         return replace(self.camera, fx=self.camera.fx * scale, fy=self.camera.fy * scale)
 
 
-_NUMBERS = (
-    "settle_ms",
-    "latency_ms",
-    "blur_px_per_diopter",
-    "residual_diopters",
-    "temperature_c",
-)
+_NUMBERS = {  # and the lowest that can be
+    "settle_ms": 0.0,
+    "latency_ms": 0.0,
+    "blur_px_per_diopter": 0.0,
+    "residual_diopters": 0.0,
+    "temperature_c": -273.15,
+}
 _TABLES = ("focus_table", "focus_table_falling")
 _CAMERA_INFO = (
     "image_width",
@@ -151,6 +151,9 @@ def _from_values(values: dict[str, Any]) -> CameraCalibration:
         raise ParameterError(f"distortion_model: expected plumb_bob, got {model!r}")
     coefficients = _numbers(distortion, "distortion_coefficients") if distortion is not None else ()
     assert width is not None and height is not None
+    for key, side in (("image_width", width), ("image_height", height)):
+        if side < 1 or side != int(side):
+            raise ParameterError(f"{key}: expected a whole number of at least 1, got {side:g}")
     camera = CameraIntrinsics(
         matrix[0],
         matrix[4],
@@ -167,11 +170,7 @@ def _from_values(values: dict[str, Any]) -> CameraCalibration:
         focus_table=_table(values, "focus_table"),
         focus_table_falling=_table(values, "focus_table_falling"),
         breathing_percent_per_diopter=_number(values, "breathing_percent_per_diopter") or 0.0,
-        settle_ms=_number(values, "settle_ms"),
-        latency_ms=_number(values, "latency_ms"),
-        blur_px_per_diopter=_number(values, "blur_px_per_diopter"),
-        residual_diopters=_number(values, "residual_diopters"),
-        temperature_c=_number(values, "temperature_c"),
+        **{key: _number(values, key, lowest=lowest) for key, lowest in _NUMBERS.items()},
         notes={key: value for key, value in values.items() if key not in known},
     )
 
@@ -214,12 +213,16 @@ def _required(values: dict[str, Any], key: str) -> Any:
     return values[key]
 
 
-def _number(values: dict[str, Any], key: str, required: bool = False) -> float | None:
+def _number(
+    values: dict[str, Any], key: str, required: bool = False, lowest: float | None = None
+) -> float | None:
     value = _required(values, key) if required else values.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
         raise ParameterError(f"{key}: expected a finite number, got {value!r}")
+    if lowest is not None and value < lowest:
+        raise ParameterError(f"{key}: expected at least {lowest:g}, got {value!r}")
     return float(value)
 
 

@@ -17,8 +17,8 @@ _TIMES_REPEATABILITY = 3.0
 _LONGEST_WAIT_S = 5.0
 
 
-def sharpness(image: npt.NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of an image [H, W] or [H, W, 3], in squared grey levels."""
+def laplacian_variance(image: npt.NDArray[np.uint8]) -> float:
+    """Sharpness: variance of the Laplacian of an image [H, W] or [H, W, 3], in squared grey levels."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_32F).var())
 
@@ -58,7 +58,7 @@ def _sharpness_at(source: ImageSource, lens: FocusLens, position: float, settle_
     while len(seen) < _FRAMES:
         frame = source.read()
         if frame.exposure_start_ns >= settled_ns:
-            seen.append(sharpness(frame.image))
-        elif frame.exposure_start_ns > until_ns or source.clock.now_ns() > until_ns:
+            seen.append(laplacian_variance(frame.image))
+        elif source.clock.now_ns() > until_ns:
             raise CameraError(f"focus check: expected frames within {_LONGEST_WAIT_S:g} s of a command")
     return float(np.median(seen))

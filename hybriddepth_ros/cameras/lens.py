@@ -6,15 +6,13 @@ mean as a focus distance of the camera that it is mounted on is a matter of cali
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hybriddepth_ros.cameras.base import Clock
-from hybriddepth_ros.errors import CameraError
-from hybriddepth_ros.parameters import from_mapping, nearest_name
+from hybriddepth_ros.cameras.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -64,43 +62,29 @@ class FocusLens(ABC):
         return None
 
 
-_BACKEND_MODULES: dict[str, str] = {"optotune": "hybriddepth_ros.cameras.optotune"}
-_registry: dict[str, tuple[type, Callable[[Any], FocusLens]]] = {}
+LENSES = Registry[FocusLens]("lens", {"optotune": "hybriddepth_ros.cameras.optotune"})
 
 
 def register_lens(name: str, config: type) -> Callable[[type[FocusLens]], type[FocusLens]]:
     """Class decorator: makes a lens known as `name`; it is built from one instance of `config`."""
-
-    def register(backend: type[FocusLens]) -> type[FocusLens]:
-        _registry[name] = (config, backend)
-        return backend
-
-    return register
+    return LENSES.register(name, config)
 
 
 def lens_names() -> tuple[str, ...]:
     """Every lens that `make_lens` knows."""
-    return tuple(sorted(set(_BACKEND_MODULES) | set(_registry)))
+    return LENSES.names()
 
 
 def lens_config_type(name: str) -> type:
     """The parameter dataclass of a lens; CameraError for an unknown name."""
-    return _find(name)[0]
+    return LENSES.config_type(name)
+
+
+def lens_prefix(name: str) -> str:
+    """Before the names of a lens's parameters, where those of cameras stand beside them."""
+    return f"{name}_lens"
 
 
 def make_lens(name: str, config: Mapping[str, Any] | object) -> FocusLens:
     """An unopened lens from its name and its config: its dataclass, or a mapping to be checked."""
-    config_type, backend = _find(name)
-    if isinstance(config, Mapping):
-        config = from_mapping(config_type, config, where=f"lens {name}")
-    return backend(config)
-
-
-def _find(name: str) -> tuple[type, Callable[[Any], FocusLens]]:
-    if name not in _registry and name in _BACKEND_MODULES:
-        importlib.import_module(_BACKEND_MODULES[name])
-    if name not in _registry:
-        known = lens_names()
-        expected = f"expected one of {', '.join(known)}{nearest_name(name, known)}"
-        raise CameraError(f"lens: unknown lens {name!r}, {expected}")
-    return _registry[name]
+    return LENSES.make(name, config)

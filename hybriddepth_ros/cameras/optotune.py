@@ -136,7 +136,8 @@ class OptotuneLens(FocusLens):
                 self._release()
             finally:
                 self._lock.release()
-        elif self._link is not None:  # a thread that is held up elsewhere will find it closed
+        elif self._link is not None:
+            # Another thread holds the lens and is held up: it finds the port closed, the lens gets no rest.
             self._link.close()
 
     def command(self, position: float) -> int:

@@ -5,6 +5,7 @@ No device can hold it up: what hangs is left behind in a thread of its own, afte
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,13 @@ from hybriddepth_ros.cameras.sweep import FocusSweep, SweepOptions, SweptFrame
 from hybriddepth_ros.errors import CameraEnded, CameraError
 
 FIRST_REOPEN_DELAY_S = 0.25
-LONGEST_REOPEN_DELAY_S = 2.0  # so that a camera that is plugged in again sweeps within 3 s
+LONGEST_REOPEN_DELAY_S = 2.0  # so that a camera that is plugged in again and opens at once sweeps within 3 s
 _POLL_S = 0.1
 # Stopping and closing are to be over within 1.5 s, also where a device hangs in both.
 _SWEEP_STOP_LIMIT_S = 0.4
 _CLOSE_LIMIT_S = 0.5
 _STOP_LIMIT_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 def _nothing(*_: object) -> None:
@@ -117,7 +119,10 @@ class SweepSupervisor:
         else:
             thread.join(_STOP_LIMIT_S)
             if thread.is_alive():  # in `open`, which closes what it opened too late, or in the listener
-                self._listener.warned(f"the sweep did not end within {_STOP_LIMIT_S:g} s and was left behind")
+                self._tell(
+                    self._listener.warned,
+                    f"the sweep did not end within {_STOP_LIMIT_S:g} s and was left behind",
+                )
                 self._end_sweep(0.0)
 
     def close(self) -> None:
@@ -168,17 +173,27 @@ class SweepSupervisor:
         except CameraEnded as end:
             self._give_up(stop)
             self.finished = f"finished: {end}"
-            self._listener.finished(self.finished)
+            self._tell(self._listener.finished, self.finished)
         except CameraError as error:
             self._give_up(stop, str(error))
             if not stop.is_set():
-                self._listener.failed(error, self._delay_s)
+                self._tell(self._listener.failed, error, self._delay_s)
                 self._wait(stop)
         except Exception as error:
             self._give_up(stop, f"{type(error).__name__}: {error}")
-            self._listener.unexpected(error)
+            self._tell(self._listener.unexpected, error)
             self._wait(stop)
         return None
+
+    def _tell(self, listener: Callable[..., None], *what: object) -> None:
+        """What a listener raises ends neither the sweep nor the release of a device."""
+        try:
+            listener(*what)
+        except Exception as error:
+            _log.warning("listener of the sweep: %s: %s", type(error).__name__, error)
+
+    def _warn(self, text: str) -> None:
+        self._tell(self._listener.warned, text)
 
     def _begin(self) -> None:
         if self._camera is None:
@@ -220,7 +235,9 @@ class SweepSupervisor:
     def _end_sweep(self, limit_s: float = _SWEEP_STOP_LIMIT_S) -> None:
         sweep, self._sweep = self._sweep, None
         if sweep is not None and not sweep.stop(limit_s):
-            self._listener.warned(f"the camera did not answer within {limit_s:g} s and was left behind")
+            self._tell(
+                self._listener.warned, f"the camera did not answer within {limit_s:g} s and was left behind"
+            )
             camera, self._camera = self._camera, None  # whoever hangs in it must not be met again
             if camera is not None:
                 self._close(camera, min(limit_s, _CLOSE_LIMIT_S))
@@ -239,6 +256,6 @@ class SweepSupervisor:
         thread.start()
         thread.join(limit_s)
         if thread.is_alive():
-            self._listener.warned(f"closing the camera took more than {limit_s:g} s: left behind")
+            self._warn(f"closing the camera took more than {limit_s:g} s: left behind")
         elif failure:
-            self._listener.warned(f"closing the camera: {failure[0]}")
+            self._warn(f"closing the camera: {failure[0]}")

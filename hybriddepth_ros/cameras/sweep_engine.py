@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -119,7 +119,8 @@ class SweepEngine:
         self._last_sequence: int | None = None
         self._last_start_ns = 0
         self._last_offset_ns: int | None = None
-        self._spoiled = 0  # frames since the last that counted
+        self._spoiled: Counter[str] = Counter()  # by reason, frames since the last that counted
+        self._newest_spoiled = ""
         self.discarded = self.lost = self.retaken = 0
         self.turns = 0  # of the loop that asks the device; stands still while it hangs
 
@@ -143,7 +144,7 @@ class SweepEngine:
             waited_s = 0.0
             shot = self._shot_of(frame)
             if shot is not None:
-                self._spoiled = 0
+                self._spoiled.clear()
                 self._send_due()
                 return shot, frame
             self._spoil()
@@ -249,16 +250,32 @@ class SweepEngine:
         self._follow(frame, now_ns)
         in_order = frame.exposure_start_ns > self._last_start_ns
         self._last_start_ns = frame.exposure_start_ns
-        if not in_order or frame.exposure_end_ns > now_ns or not self._sent:
-            return None
-        shot = self._sent[0]
-        if shot.settled_ns is None or frame.exposure_start_ns < shot.settled_ns:
-            return None
-        if shot.closed_ns is not None and frame.exposure_end_ns > shot.closed_ns:
-            self._retake()
+        spoiled = self._spoiled_by(frame, now_ns, in_order)
+        if spoiled is not None:
+            self._spoiled[spoiled[0]] += 1
+            self._newest_spoiled = " ".join(spoiled)
             return None
         self._last_sequence = frame.sequence  # what came before the sweep's first frame was nobody's
         return self._sent.popleft()
+
+    def _spoiled_by(self, frame: CameraFrame, now_ns: int, in_order: bool) -> tuple[str, ...] | None:
+        """(why it does not count, by how much); None = it counts for the first shot that was sent."""
+        if not in_order:
+            return ("stamped no later than the one before",)
+        if frame.exposure_end_ns > now_ns:
+            by = _milliseconds(frame.exposure_end_ns - now_ns)
+            return "ending in the future", f"by {by}: exposure or readout time?"
+        shot = self._sent[0] if self._sent else None
+        if shot is None or shot.settled_ns is None:
+            return ("while the lens was on its way",)
+        if frame.exposure_start_ns < shot.settled_ns:
+            by = _milliseconds(shot.settled_ns - frame.exposure_start_ns)
+            return "begun before the lens stood still", f"by {by}: settle time?"
+        if shot.closed_ns is not None and frame.exposure_end_ns > shot.closed_ns:
+            by = _milliseconds(frame.exposure_end_ns - shot.closed_ns)
+            self._retake()
+            return "ending after the lens was sent on", f"by {by}"
+        return None
 
     def _follow(self, frame: CameraFrame, now_ns: int) -> None:
         self._timing.add(frame)
@@ -280,11 +297,13 @@ class SweepEngine:
 
     def _spoil(self) -> None:
         self.discarded += self._last_sequence is not None
-        self._spoiled += 1
         patience_ns = 1e9 * self._frame_timeout_s + 4.0 * max(self._move_ns.values(), default=0)
-        if self._spoiled * self._period_ns > patience_ns:
+        came = self._spoiled.total()
+        if came * self._period_ns > patience_ns:
+            causes = ", ".join(f"{count} {why}" for why, count in self._spoiled.most_common())
             raise CameraError(
-                f"{self._spoiled} frames came, expected one of them to be exposed while the lens stood still"
+                f"{came} frames came, expected one of them to be exposed while the lens stood still:"
+                f" {causes}; the newest {self._newest_spoiled}"
             )
 
     def _check_clock(self) -> None:
@@ -293,3 +312,7 @@ class SweepEngine:
         last_ns, self._last_offset_ns = self._last_offset_ns, offset_ns
         if last_ns is not None and abs(offset_ns - last_ns) > _CLOCK_STEP_NS:
             raise CameraError(f"the system's clock was set by {(offset_ns - last_ns) * 1e-9:+.3f} s")
+
+
+def _milliseconds(nanoseconds: int) -> str:
+    return f"{nanoseconds * 1e-6:.1f} ms"

@@ -6,10 +6,9 @@ linuxpy is imported when the device is opened, not when its parameters are asked
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import yaml
+from typing import Any
 
 from hybriddepth_ros.cameras.assembled import AssembledCamera, AssemblyOptions
 from hybriddepth_ros.cameras.base import Clock, register_camera
@@ -27,7 +26,7 @@ OWN_MOTOR = "motor"
 
 @dataclass(frozen=True)
 class V4L2Options:
-    """Parameters of the camera `v4l2`; those that begin with `lens_` are passed on to a lens driver."""
+    """Parameters of the camera `v4l2`; those of a lens driver are its own."""
 
     device: str = parameter(
         "", "Path of the device, such as /dev/video0 or a link of /dev/v4l/by-id; empty = by serial_number"
@@ -103,21 +102,28 @@ class V4L2Options:
         False, "When opened, move the lens and see whether the image changes; fails before a plain wall"
     )
     lens: str = parameter(
-        OWN_MOTOR, "motor = the camera's own, or the name of a lens driver, such as optotune"
+        OWN_MOTOR,
+        "motor = the camera's own, or the name of a lens driver, such as optotune, whose parameters are"
+        " optotune_lens.*",
     )
-    lens_port: str = parameter("", "Parameter `port` of that lens driver; empty = its default")
-    lens_mode: str = parameter("", "Parameter `mode` of that lens driver; empty = its default")
-    lens_options: str = parameter(
-        "", "Other parameters of that lens driver, as `name: value, name: value`; empty = their defaults"
-    )
+
+    def __post_init__(self) -> None:
+        if self.focus_in_diopters and self.lens == OWN_MOTOR:
+            raise ParameterError(
+                "focus_in_diopters: expected false with lens: motor, which counts in steps, not in diopters"
+            )
 
 
 def make_parts(
     options: V4L2Options,
     clock: Clock | None = None,
     monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    lens: Mapping[str, Any] | object | None = None,
 ) -> tuple[V4L2Source, FocusLens]:
-    """The unopened source and lens, as calibration uses them; both keep the same time."""
+    """The unopened source and lens, as calibration uses them; both keep the same time.
+
+    lens: config of the lens driver that `options` name, as `make_lens` takes it; None = its defaults.
+    """
     device = V4L2Device(options.device, options.serial_number)
     steady = SteadyClock(clock, monotonic_ns)
     settings = StreamSettings(
@@ -134,40 +140,29 @@ def make_parts(
     )
     source = V4L2Source(device, settings, steady)
     if options.lens == OWN_MOTOR:
+        if lens:
+            raise ParameterError("camera v4l2: expected no parameters of a lens with lens: motor")
         return source, V4L2Motor(device, steady, options.settle_ms or None)
-    lens = make_lens(options.lens, _lens_options(options))
-    lens.clock = steady
-    return source, lens
-
-
-def _lens_options(options: V4L2Options) -> dict[str, object]:
-    """What is to be passed on, by the lens's own names; whether it has them, `make_lens` checks."""
-    try:
-        others = yaml.safe_load(f"{{{options.lens_options}}}")
-    except yaml.YAMLError:
-        others = None
-    if not isinstance(others, dict) or any(value is None for value in others.values()):
-        raise ParameterError(
-            f"camera v4l2: lens_options: expected `name: value, name: value`, got {options.lens_options!r}"
-        )
-    given = {"port": options.lens_port, "mode": options.lens_mode}
-    return others | {name: value for name, value in given.items() if value}
+    made = make_lens(options.lens, {} if lens is None else lens)
+    made.clock = steady
+    return source, made
 
 
 @register_camera("v4l2", V4L2Options)
 class V4L2Camera(AssembledCamera):
-    """Source and lens of one camera; what it is set to is in `options`."""
+    """Source and lens of one camera; what it is set to is in `options`. lens: as for `make_parts`."""
 
     def __init__(
         self,
         options: V4L2Options,
         clock: Clock | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        lens: Mapping[str, Any] | object | None = None,
     ) -> None:
         self.options = options
         super().__init__(
             "v4l2",
-            *make_parts(options, clock, monotonic_ns),
+            *make_parts(options, clock, monotonic_ns, lens),
             AssemblyOptions(
                 options.calibration, options.settle_ms, options.horizontal_fov_deg, options.focus_in_diopters
             ),

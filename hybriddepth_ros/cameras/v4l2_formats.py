@@ -79,12 +79,12 @@ def _uint8(image: npt.ArrayLike) -> Image:
 # OpenCV names a mosaic by the second and third pixel of its second row, the kernel by its first four.
 _DECODERS: dict[str, Callable[[bytes, int, int, int], Image]] = {
     "YUYV": _yuyv,
-    "MJPG": _mjpg,
     "BA81": _bayer("BA81", cv2.COLOR_BayerRG2RGB),
     "GBRG": _bayer("GBRG", cv2.COLOR_BayerGR2RGB),
     "GRBG": _bayer("GRBG", cv2.COLOR_BayerGB2RGB),
     "RGGB": _bayer("RGGB", cv2.COLOR_BayerBG2RGB),
     "GREY": _grey,
+    "MJPG": _mjpg,
 }
 # In the order of preference: compression costs detail, and detail is what focus is measured by.
 FORMATS = tuple(_DECODERS)

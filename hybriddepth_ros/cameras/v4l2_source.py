@@ -19,7 +19,7 @@ from hybriddepth_ros.cameras.v4l2_stamps import (
     FRAME_END,
     READOUT_START,
     FrameCounter,
-    FrameTiming,
+    RowTiming,
     StampReader,
     SteadyClock,
 )
@@ -82,7 +82,7 @@ class V4L2Source(ImageSource):
         period_ns = round(1e9 / stream.rate_hz)
         readout_ms = self._settings.readout_ms
         shortest_ns = round(1e9 / max(fastest_hz, stream.rate_hz))
-        self.timing = FrameTiming(
+        self.timing = RowTiming(
             period_ns if exposure_ms is None else round(exposure_ms * 1e6),
             round(_READOUT_SHARE * shortest_ns) if readout_ms < 0 else round(readout_ms * 1e6),
             period_ns,
@@ -211,9 +211,8 @@ class V4L2Source(ImageSource):
                 raise FrameTimeout(f"{self._device.name}: no frame within {timeout_s:g} s")
 
     def _frame(self, buffer: RawBuffer, stream: StreamFormat) -> RawFrame | None:
-        stamp_ns, kernels = self._stamps.read(
-            buffer.monotonic_ns, self._steady.monotonic_ns(), buffer.waited, buffer.sequence
-        )
+        now_ns = self._steady.monotonic_ns()
+        stamp_ns, kernels = self._stamps.read(buffer.monotonic_ns, now_ns, buffer.waited, buffer.sequence)
         sequence = self._counter.number(buffer.sequence, stamp_ns)
         try:
             if buffer.damaged:
@@ -221,25 +220,28 @@ class V4L2Source(ImageSource):
             image = decode(buffer.data, stream.fourcc, stream.width, stream.height, stream.bytes_per_line)
         except DamagedFrame as damage:
             self.frames_damaged += 1
-            _log.warning(
-                "%s: frame %d dropped: %s; %d so far",
-                self._device.name,
-                sequence,
-                damage,
-                self.frames_damaged,
-            )
+            if self.frames_damaged.bit_count() == 1:  # 1, 2, 4, 8 ...: a bad cable spoils most of them
+                _log.warning(
+                    "%s: frame %d dropped: %s; %d so far",
+                    self._device.name,
+                    sequence,
+                    damage,
+                    self.frames_damaged,
+                )
             return None
         point = self._stamp_point(buffer) if kernels else FRAME_END
         if self._settings.readout_ms < 0 and point != FRAME_END:
-            self._limit_readout(stamp_ns + (self.timing.exposure_ns if point == EXPOSURE_START else 0))
+            began_ns = stamp_ns + (self.timing.exposure_ns if point == EXPOSURE_START else 0)
+            self._limit_readout(max(0, now_ns - began_ns))
         start_ns, end_ns = self.timing.exposure(stamp_ns, point)
+        # What has come has been exposed, whatever exposure and readout time were said to be.
+        end_ns = max(start_ns + 1, min(end_ns, now_ns))
         return RawFrame(
             image, sequence, self._steady.from_monotonic(start_ns), self._steady.from_monotonic(end_ns)
         )
 
-    def _limit_readout(self, began_ns: int) -> None:
+    def _limit_readout(self, at_most_ns: int) -> None:
         """What is here has been read out: the estimate was too long if it says otherwise."""
-        at_most_ns = max(0, self._steady.monotonic_ns() - began_ns)
         if at_most_ns < self.timing.readout_ns:
             self.timing = replace(self.timing, readout_ns=at_most_ns)
 

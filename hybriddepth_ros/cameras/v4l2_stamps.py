@@ -61,6 +61,10 @@ class SteadyClock(Clock):
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return self._system.wait(event, seconds)
 
+    def offset_ns(self) -> int:
+        """Of the system clock, which it follows: whether that was set is for the sweep to say."""
+        return self._system.offset_ns()
+
     def from_monotonic(self, monotonic_ns: int) -> int:
         """The time [ns] of a monotonic time [ns]; rises with it, whenever it is asked for."""
         with self._lock:
@@ -96,7 +100,7 @@ class SteadyClock(Clock):
 
 
 @dataclass(frozen=True)
-class FrameTiming:
+class RowTiming:
     """What a sensor's frame takes [ns].
 
     exposure_ns: of one row; readout_ns: from the first row's readout to the last one's, 0 = global shutter;

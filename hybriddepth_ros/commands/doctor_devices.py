@@ -20,12 +20,13 @@ def check_cameras() -> list[Check]:
     devices = sorted(glob.glob("/dev/video[0-9]*"), key=lambda path: (len(path), path))
     if not devices:
         return [Check("cameras", "warn", "no /dev/video*; simulated and replay need none", _NO_CAMERA)]
-    if refused := _refused("cameras", devices, "video"):
-        return [refused]
+    devices, refused = _allowed("cameras", devices, "video")
+    if not devices:
+        return refused
     if installed_version("linuxpy") is None:
         found = f"{', '.join(devices)}; the camera v4l2 needs linuxpy"
-        return [Check("cameras", "warn", found, "pip install linuxpy")]
-    checks = list(_described(devices))
+        return [*refused, Check("cameras", "warn", found, "pip install linuxpy")]
+    checks = [*refused, *_described(devices)]
     return checks or [Check("cameras", "warn", f"{', '.join(devices)}: none captures video", _NO_CAMERA)]
 
 
@@ -81,25 +82,37 @@ def check_lenses() -> list[Check]:
         others = f" ({', '.join(port.path for port in ports)} are no lens drivers)" if ports else ""
         step = "only for a liquid lens: plug in its driver (docs/optotune.md)"
         return [Check(name, "ok", f"none{others}", step)]
-    if refused := _refused(name, [port.path for port, _ in found], "dialout"):
-        return [refused]
-    return [
+    allowed, refused = _allowed(name, [port.path for port, _ in found], "dialout")
+    return refused + [
         Check(
             name,
             "ok",
             f"{port.path}: {kind}" + (f", serial number {port.serial_number}" if port.serial_number else ""),
         )
         for port, kind in found
+        if port.path in allowed
     ]
 
 
-def _refused(name: str, devices: list[str], group: str) -> Check | None:
-    """What to do about devices that may not be opened; None = all may."""
-    refused = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
-    if not refused:
-        return None
-    found = f"no permission: {', '.join(refused)}"
-    if group in {grp.getgrgid(gid).gr_name for gid in os.getgroups()}:
-        return Check(name, "warn", found, f"ls -l {refused[0]}; a udev rule is needed (docs/devices.md)")
-    step = f"sudo usermod -aG {group} $USER, then log in again; or a udev rule (docs/devices.md)"
-    return Check(name, "warn", f"{found} (you are not in group {group})", step)
+def _allowed(name: str, devices: list[str], group: str) -> tuple[list[str], list[Check]]:
+    """(devices that may be opened, what to do about each of the others)."""
+    allowed = [device for device in devices if os.access(device, os.R_OK | os.W_OK)]
+    checks = []
+    for device in devices:
+        if device in allowed:
+            continue
+        found = f"no permission: {device}"
+        step = f"ls -l {device}; a udev rule is needed (docs/devices.md)"
+        if not _in_group(group):
+            found += f" (you are not in group {group})"
+            step = f"sudo usermod -aG {group} $USER, then log in again; or a udev rule (docs/devices.md)"
+        checks.append(Check(name, "warn", found, step))
+    return allowed, checks
+
+
+def _in_group(group: str) -> bool:
+    """By number: groups of the user may have no name, as in containers."""
+    try:
+        return grp.getgrnam(group).gr_gid in (os.getegid(), *os.getgroups())
+    except KeyError:
+        return False

@@ -22,12 +22,12 @@ from hybriddepth_ros.cameras import (
 from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, make_lens
 from hybriddepth_ros.cameras.supervisor import SweepListener, SweepSupervisor
 from hybriddepth_ros.errors import CameraError
-from hybriddepth_ros.optics import plan_sweep
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import stack_message
 from hybriddepth_ros.ros.schema import FocusSweepParameters, sweep_camera_type
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.sweep_outputs import SweepOutputs, swept_message
+from hybriddepth_ros.ros.sweep_positions import sweep_positions
 from hybriddepth_ros.ros.topic_camera import topic_camera
 from hybriddepth_ros.ros.topic_options import TopicCameraOptions
 
@@ -40,6 +40,7 @@ class FocusSweepNode(ManagedNode):
         self._focus_lock = threading.Lock()
         self._new_frame = threading.Condition()
         self._last: SweptFrame | None = None
+        self._plan_warnings: set[str] = set()
         super().__init__("focus_sweep", **node_arguments)
         self.service(SetFocus, "~/set_focus", self._on_set_focus)
         self.service(CaptureStack, "~/capture_stack", self._on_capture_stack)
@@ -50,6 +51,7 @@ class FocusSweepNode(ManagedNode):
         parameters = self.parameters[FocusSweepParameters]
         if self.get_parameter("use_sim_time").value:
             raise CameraError("use_sim_time: expected false: frames are exposed, and stamped, in system time")
+        self._plan_warnings.clear()
         listener = SweepListener(
             frame=self._publish,
             failed=self._on_failure,
@@ -81,35 +83,25 @@ class FocusSweepNode(ManagedNode):
     def _make_camera(self) -> FocusCamera:
         name = self.parameters[FocusSweepParameters].camera
         options: Any = self.parameters[sweep_camera_type(name)]
+        lens_name = getattr(options, "lens", "")
+        lens: Any = self.parameters[lens_config_type(lens_name)] if lens_name in lens_names() else None
         if not isinstance(options, TopicCameraOptions):
-            return make_camera(name, options)
-        if not options.lens:
+            return make_camera(name, options) if lens is None else make_camera(name, options, lens)
+        if lens is None:
             raise CameraError(f"topic.lens: expected one of {', '.join(lens_names())}, got none")
-        lens = make_lens(options.lens, self.parameters[lens_config_type(options.lens)])
-        return topic_camera(self, options, lens, self._stopped)
+        return topic_camera(self, options, make_lens(options.lens, lens), self._stopped)
 
     def _stopped(self) -> bool:
         return self.closing.is_set() or self._supervisor is None or self._supervisor.stopping
 
     def _positions(self, camera: FocusCamera) -> Sequence[float]:
-        """The foci to sweep [1/m]: as given, else as the camera suggests, else planned."""
-        parameters = self.parameters[FocusSweepParameters]
-        low, high = parameters.sweep_options.focus_range(camera)
-        if parameters.focus_diopters:
-            for focus in parameters.focus_diopters:
-                if not low <= focus <= high:
-                    raise CameraError(
-                        f"focus_diopters: expected {low:g} to {high:g} 1/m as the lens reaches, got {focus:g}"
-                    )
-            return parameters.focus_diopters
-        planned = camera.default_focus_diopters
-        if not planned:
-            far = parameters.far_distance or float("inf")
-            plan = plan_sweep(parameters.near_distance, far, parameters.slice_count, camera.lens)
-            for warning in plan.warnings:
+        """The foci to sweep [1/m]."""
+        positions, warnings = sweep_positions(self.parameters[FocusSweepParameters], camera)
+        for warning in warnings:
+            if warning not in self._plan_warnings:  # asked anew whenever the camera is opened again
+                self._plan_warnings.add(warning)
                 self.get_logger().warning(f"sweep: {warning}")
-            planned = plan.focus_diopters
-        return [min(max(focus, low), high) for focus in planned]
+        return positions
 
     def _tell_progress(self, done: int, total: int) -> None:
         if self._stopped():

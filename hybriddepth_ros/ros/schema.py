@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybriddepth_ros.cameras import camera_config_type, camera_names
-from hybriddepth_ros.cameras.lens import lens_config_type, lens_names
+from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, lens_prefix
 from hybriddepth_ros.cameras.supervisor import LONGEST_REOPEN_DELAY_S
 from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_GO, SWEEP_MODES, SweepOptions
 from hybriddepth_ros.errors import ParameterError
@@ -30,11 +30,6 @@ def sweep_camera_names() -> tuple[str, ...]:
 def sweep_camera_type(name: str) -> type:
     """The parameter dataclass of a camera; CameraError for an unknown name."""
     return TopicCameraOptions if name == TOPIC_CAMERA else camera_config_type(name)
-
-
-def lens_prefix(name: str) -> str:
-    """Of a lens's parameters: a camera may have its name."""
-    return f"{name}_lens"
 
 
 @dataclass(frozen=True)

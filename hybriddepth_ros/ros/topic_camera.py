@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
@@ -22,6 +24,8 @@ from hybriddepth_ros.ros.messages import camera_intrinsics, from_time, image_arr
 from hybriddepth_ros.ros.topic_options import TOPIC_CAMERA, TopicCameraOptions
 
 _WAITING_IMAGES = 8
+_RATE_FRAMES = 30  # whose median period is compared with what was told; a few that were lost do not matter
+_RATE_TOLERANCE = 0.2
 
 
 def topic_camera(
@@ -49,11 +53,13 @@ class TopicSource(ImageSource):
         self._camera: CameraIntrinsics | None = None
         self._open = False
         self._sequence, self._last_ns = 0, 0
+        self._stamps_ns: list[int] = []
 
     def open(self) -> None:
         options = self._options
         qos = QoSProfile(depth=_WAITING_IMAGES, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._images.clear()
+        self._stamps_ns.clear()
         self._info, self._open, self._last_ns = None, True, 0
         with ExitStack() as resources:
             resources.callback(self.close)
@@ -115,6 +121,7 @@ class TopicSource(ImageSource):
         except MessageError as error:
             raise CameraError(f"camera topic: {options.image}: {error}") from error
         stamp_ns = from_time(message.header.stamp)
+        self._check_rate(stamp_ns)
         passed = round((stamp_ns - self._last_ns) * 1e-9 * options.frame_rate) if self._last_ns else 1
         self._sequence, self._last_ns = self._sequence + max(1, passed), stamp_ns
         exposure_ns = round(options.exposure_ms * 1e6)
@@ -122,6 +129,21 @@ class TopicSource(ImageSource):
         # What has arrived is exposed. What was not even begun then has a wrong stamp, and stays that way.
         end_ns = min(start_ns + exposure_ns, max(arrived_ns, start_ns + 1))
         return RawFrame(image, self._sequence, start_ns, end_ns)
+
+    def _check_rate(self, stamp_ns: int) -> None:
+        """Losses are counted by the period: a wrong one makes losses of nothing, or hides them."""
+        self._stamps_ns.append(stamp_ns)
+        if len(self._stamps_ns) <= _RATE_FRAMES:
+            return
+        period_ms = 1e-6 * statistics.median(after - before for before, after in pairwise(self._stamps_ns))
+        self._stamps_ns.clear()
+        told_ms = 1e3 / self._options.frame_rate
+        if abs(period_ms - told_ms) > _RATE_TOLERANCE * told_ms:
+            self._node.problem(
+                "topic.frame_rate",
+                f"expected an image each {told_ms:.1f} ms ({self._options.frame_rate:g} Hz), by their stamps"
+                f" one comes each {period_ms:.1f} ms",
+            )
 
     def _on_image(self, message: Image) -> None:
         with self._arrived:

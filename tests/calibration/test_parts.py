@@ -4,7 +4,7 @@ import pytest
 
 from hybriddepth_ros.calibration.parts import open_parts
 from hybriddepth_ros.emulation.v4l2 import EmulatedV4L2
-from hybriddepth_ros.errors import CameraError, LensError
+from hybriddepth_ros.errors import CameraError, LensError, ParameterError
 from tests.emulated_v4l2 import FOCUS_ABSOLUTE, MODES, Scene
 
 
@@ -26,10 +26,26 @@ def test_a_lens_that_is_missing_leaves_the_camera_free() -> None:
     with EmulatedV4L2(Scene().picture, modes=MODES) as device:
         options = {"device": device.path, "width": 64, "height": 48, "auto_seconds": 0.0}
         with pytest.raises(LensError, match="nowhere"):
-            open_parts("v4l2", options | {"lens": "optotune", "lens_port": "/dev/nowhere"})
+            open_parts("v4l2", options | {"lens": "optotune", "optotune_lens.port": "/dev/nowhere"})
         source, lens = open_parts("v4l2", options)
         lens.close()
         source.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"lens": "optotune", "optotune_lens.prot": "x"},
+            "lens optotune: unknown parameter 'prot'; did you mean",
+        ),
+        ({"optotune_lens.port": "x"}, "camera v4l2: unknown parameter 'optotune_lens.port'"),
+        ({"lens": "motor", "motor_lens.port": "x"}, "expected no parameters of a lens with lens: motor"),
+    ],
+)
+def test_a_parameter_that_the_lens_does_not_have_is_refused(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ParameterError, match=said):
+        open_parts("v4l2", options)
 
 
 @pytest.mark.parametrize(

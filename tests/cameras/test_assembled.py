@@ -9,6 +9,8 @@ import pytest
 
 from hybriddepth_ros.cameras import CameraFrame, Clock
 from hybriddepth_ros.cameras import base as camera_base
+from hybriddepth_ros.cameras.assembled import AssembledCamera, AssemblyOptions
+from hybriddepth_ros.cameras.calibration import CameraCalibration, FocusTable
 from hybriddepth_ros.emulation.timed_parts import true_positions
 from hybriddepth_ros.errors import CameraError, LensError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
@@ -96,6 +98,20 @@ def test_the_clock_tells_how_far_it_was_set(monkeypatch: pytest.MonkeyPatch) -> 
     ahead[0] += 3_000_000
     assert Clock().offset_ns() - before == pytest.approx(3_000_000, abs=1_000)
     assert not Clock().wait(threading.Event(), 0.0)
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_a_table_of_another_lens_is_refused_with_both_ranges(falling: bool) -> None:
+    pair = Pair.of(position_range=(0.0, 5.0))
+    within, beyond = FocusTable(((0.0, 0.1), (5.0, 4.0))), FocusTable(((0.0, 0.0), (255.0, 4.0)))
+    known = CameraCalibration(
+        OWN, focus_table=within if falling else beyond, focus_table_falling=beyond if falling else None
+    )
+    made = AssembledCamera("timed", pair.source, pair.lens, AssemblyOptions(), known)
+    with pytest.raises(CameraError, match=r"focus_table within the 0 to 5 that .* reaches, got 0 to 255 \("):
+        made.open()
+    with pytest.raises(LensError, match="closed"):
+        pair.lens.command(1.0)
 
 
 def test_moves_beyond_the_lens_are_refused() -> None:

@@ -65,6 +65,24 @@ def test_a_camera_info_file_is_read(tmp_path: Path) -> None:
             " focus_table: [[1, 1], [2, 3], [3, 2]]}",
             "focus_table: expected rising actuator positions whose diopters all rise or all fall",
         ),
+        *(
+            (
+                "{image_width: 9, image_height: 9, camera_matrix: {data: [1,0,0,0,1,0,0,0,1]},"
+                f" {key}: {value}}}",
+                f"{key}: expected at least {lowest}, got {value}",
+            )
+            for key, value, lowest in (
+                ("settle_ms", -0.1, 0),
+                ("latency_ms", -3, 0),
+                ("blur_px_per_diopter", -2.0, 0),
+                ("residual_diopters", -0.01, 0),
+                ("temperature_c", -300, -273.15),
+            )
+        ),
+        (
+            "{image_width: 9.5, image_height: 9, camera_matrix: {data: [1,0,0,0,1,0,0,0,1]}}",
+            "image_width: expected a whole number of at least 1, got 9.5",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -251,6 +251,37 @@ def test_a_listener_that_raises_is_told_of_and_the_sweep_goes_on(cameras: list[H
     assert [str(error) for error in errors] == ["no disk"]
 
 
+def test_a_listener_that_raises_in_every_call_ends_no_supervisor(
+    cameras: list[HangingCamera], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not where it is told of failures either, of which its own are some."""
+    frames: list[SweptFrame] = []
+
+    def make() -> HangingCamera:
+        if len(cameras) == 1:
+            cameras.append(HangingCamera())
+            raise CameraError("camera: unplugged")
+        cameras.append(HangingCamera())
+        return cameras[-1]
+
+    def take(swept: SweptFrame, camera: FocusCamera) -> None:
+        if camera is cameras[0]:
+            raise ValueError("no disk")
+        frames.append(swept)
+
+    def raises(*what: object) -> None:
+        raise RuntimeError("no ears")
+
+    listener = SweepListener(frame=take, unexpected=raises, failed=raises, warned=raises)
+    made = SweepSupervisor(make, lambda camera: (0.5, 1.0), listener=listener)
+    made.open()
+    made.start()
+    assert wait_for(lambda: len(frames) > 5)
+    made.stop()
+    made.close()
+    assert caplog.messages[:2] == 2 * ["listener of the sweep: RuntimeError: no ears"]
+
+
 def test_a_camera_that_cannot_be_opened_is_closed_and_the_reason_raised(cameras: list[HangingCamera]) -> None:
     class Broken(HangingCamera):
         def open(self) -> None:

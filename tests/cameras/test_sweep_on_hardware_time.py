@@ -362,22 +362,31 @@ def test_a_clock_that_is_set_ends_the_sweep_with_the_reason(seconds: float) -> N
             next(frames)
 
 
-def test_frames_stamped_in_the_future_count_for_nothing_and_end_the_sweep() -> None:
+@pytest.mark.parametrize(
+    ("ahead_ms", "said"),
+    [
+        (1000, r"ending in the future by 9\d\d\.\d ms: exposure or readout time\?"),
+        (-5000, r"begun before the lens stood still by \d+\.\d ms: settle time\?"),
+    ],
+)
+def test_frames_with_impossible_stamps_count_for_nothing_and_end_the_sweep_with_the_reason(
+    ahead_ms: int, said: str
+) -> None:
     pair = Pair.of()
     with pair.camera() as camera:
         read = pair.source.read
 
-        def early(timeout_s: float = 1.0) -> Any:
+        def displaced(timeout_s: float = 1.0) -> Any:
             raw = read(timeout_s)
-            ahead = 1_000_000_000
-            return replace(
-                raw,
-                exposure_start_ns=raw.exposure_start_ns + ahead,
-                exposure_end_ns=raw.exposure_end_ns + ahead,
+            start_ns, end_ns = (
+                t + ahead_ms * 1_000_000 for t in (raw.exposure_start_ns, raw.exposure_end_ns)
             )
+            return replace(raw, exposure_start_ns=start_ns, exposure_end_ns=end_ns)
 
-        pair.source.read = early  # type: ignore[method-assign]
-        with pytest.raises(CameraError, match="frames came, expected one of them to be exposed while"):
+        pair.source.read = displaced  # type: ignore[method-assign]
+        why = said.partition(" by ")[0]
+        stood = "expected one of them to be exposed while the lens stood still"
+        with pytest.raises(CameraError, match=rf"(\d+) frames came, {stood}: \1 {why}; the newest {said}"):
             next(FocusSweep(camera, FOCI).frames())
 
 

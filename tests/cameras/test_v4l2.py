@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hybriddepth_ros.cameras import Clock, FocusSweep, camera_names, make_camera
+from hybriddepth_ros.cameras import Clock, FocusSweep, SweepOptions, camera_names, make_camera
 from hybriddepth_ros.cameras import lens as lens_registry
 from hybriddepth_ros.cameras import v4l2_controls as cid
 from hybriddepth_ros.cameras.calibration import CameraCalibration, FocusTable, write_calibration
 from hybriddepth_ros.cameras.lens import FocusLens, LensState, register_lens
 from hybriddepth_ros.cameras.v4l2 import V4L2Camera, V4L2Options
-from hybriddepth_ros.emulation.v4l2 import Faults
+from hybriddepth_ros.emulation.v4l2 import Faults, webcam_controls
 from hybriddepth_ros.errors import CameraError, ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.parameters import from_mapping, parameter, parameter_fields
-from tests.emulated_v4l2 import PATH, Scene, camera, emulated
+from tests.emulated_v4l2 import PATH, Scene, camera, emulated, options
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_every_parameter_has_a_description_and_wrong_ones_are_refused() -> None:
     assert all(info.description for _, info in parameter_fields(V4L2Options).values())
     with pytest.raises(ParameterError, match="unknown parameter 'exposure'; did you mean exposure_ms"):
         make_camera("v4l2", {"exposure": 3.0})
-    with pytest.raises(ParameterError, match="pixel_format: expected one of auto, YUYV, MJPG"):
+    with pytest.raises(ParameterError, match="pixel_format: expected one of auto, YUYV, BA81"):
         make_camera("v4l2", {"pixel_format": "H264"})
 
 
@@ -89,6 +89,56 @@ def test_a_sweep_takes_only_frames_exposed_after_the_motor_stood_still(calibrati
             assert position == frame.actuator_position == pytest.approx(50 * frame.focus_diopters)
             assert truth.exposure_start_ns >= commanded_ns + 79_000_000
     assert device.opens == 0
+
+
+@pytest.mark.parametrize("mode", ["stop_and_go", "free_running"])
+@pytest.mark.parametrize(("readout_ms", "transfer_ms"), [(20.0, 2.0), (12.0, 2.0), (0.0, 8.0), (27.0, 5.0)])
+@pytest.mark.parametrize("told", [{}, {"readout_ms": 30.0}])
+def test_a_sweep_needs_no_readout_time_told_and_bears_one_that_is_too_long(
+    calibration: str, readout_ms: float, transfer_ms: float, told: dict[str, float], mode: str
+) -> None:
+    scene = Scene()
+    with emulated(scene, readout_ms=readout_ms, transfer_ms=transfer_ms, driver="uvcvideo") as device:
+        made = camera(device, calibration=calibration, **told)
+        with made:
+            sweep = FocusSweep(made, (0.5, 2.0, 4.0), SweepOptions(mode=mode))
+            taken = [swept.frame for _, swept in zip(range(12), sweep.frames(), strict=False)]
+        moves = [(value, ns) for control, value, ns in scene.commands if control == cid.FOCUS_ABSOLUTE]
+        for frame in taken:
+            truth = next(true for true in device.frames if true.sequence == frame.sequence)
+            position, commanded_ns = [move for move in moves if move[1] < truth.exposure_end_ns][-1]
+            assert position == frame.actuator_position == pytest.approx(50 * frame.focus_diopters)
+            assert truth.exposure_start_ns >= commanded_ns + 79_000_000
+
+
+def test_a_camera_without_an_exposure_control_sweeps_too(calibration: str) -> None:
+    """Its exposure is taken for a frame period, after which no frame would have come yet."""
+    controls = webcam_controls(without=(cid.EXPOSURE_AUTO, cid.EXPOSURE_ABSOLUTE))
+    for stamped_at in ("first_packet", "exposure_start"):
+        device = emulated(controls=controls, stamped_at=stamped_at, driver="other")
+        with device as opened, camera(opened, calibration=calibration) as made:
+            frames = FocusSweep(made, (0.5, 2.0, 4.0)).frames()
+            foci = [next(frames).frame.focus_diopters for _ in range(3)]
+        assert foci == pytest.approx([0.5, 2.0, 4.0])
+
+
+def test_steps_of_the_motor_are_told_where_it_stopped(tmp_path: Path) -> None:
+    """12 1/m in 50 steps of 5: the foci that are asked for lie between them."""
+    path = tmp_path / "camera.yaml"
+    intrinsics = CameraIntrinsics(60.0, 60.0, 31.5, 23.5, 64, 48)
+    table = FocusTable(((0, 0.0), (250, 12.0)))
+    write_calibration(path, CameraCalibration(intrinsics, focus_table=table, settle_ms=80.0))
+    controls = webcam_controls()
+    for control in controls:
+        if control.id == cid.FOCUS_ABSOLUTE:
+            control.step = 5
+    asked = (0.35, 1.1, 2.5)
+    with emulated(controls=controls) as device, camera(device, calibration=str(path)) as made:
+        frames = [s.frame for _, s in zip(range(6), FocusSweep(made, asked).frames(), strict=False)]
+    for frame, focus in zip(frames, 2 * asked, strict=True):
+        assert frame.actuator_position % 5 == 0
+        assert frame.focus_diopters == pytest.approx(table.diopters(frame.actuator_position))
+        assert 0.01 < abs(frame.focus_diopters - focus) <= 0.12
 
 
 def test_by_the_machines_own_clock_it_is_made_by_name_and_reads(calibration: str) -> None:
@@ -163,16 +213,15 @@ def screw() -> Iterator[None]:
             return LensState(self.position)
 
     yield
-    del lens_registry._registry["screw"]
+    del lens_registry.LENSES.entries["screw"]
 
 
 def test_a_lens_of_another_make_takes_its_own_options_and_the_cameras_time(screw: None) -> None:
     scene = Scene()
     with emulated(scene) as device:
-        others = "turns: 5, careful: true"
-        made = camera(
-            device, lens="screw", lens_port="/dev/ttyUSB7", lens_options=others, focus_in_diopters=True
-        )
+        own = {"port": "/dev/ttyUSB7", "turns": 5, "careful": True}
+        chosen = options(lens="screw", focus_in_diopters=True)
+        made = V4L2Camera(chosen, device.clock, device.monotonic_ns, own)
         source, lens = made.parts
         assert lens.options == _ScrewOptions("/dev/ttyUSB7", "slow", 5.0, True)  # type: ignore[attr-defined]
         assert lens.clock is source.clock is made.clock
@@ -189,12 +238,24 @@ def test_an_unknown_lens_or_option_of_it_is_refused(screw: None) -> None:
     with pytest.raises(CameraError, match=r"unknown lens 'scrw'.*did you mean screw"):
         V4L2Camera(V4L2Options(lens="scrw"))
     with pytest.raises(ParameterError, match="lens screw: unknown parameter 'turn'; did you mean turns"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options="turn: 3"))
+        make_camera("v4l2", {"lens": "screw"}, {"turn": 3})
     with pytest.raises(ParameterError, match=r"turns: expected -inf to 9\.0, got 10"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options="turns: 10"))
+        make_camera("v4l2", V4L2Options(lens="screw"), {"turns": 10})
 
 
-@pytest.mark.parametrize("text", ["turns", "turns: [", "3", "}", "a: 1}, {b: 2"])
-def test_lens_options_that_cannot_be_read_are_refused_with_the_form(text: str, screw: None) -> None:
-    with pytest.raises(ParameterError, match="lens_options: expected `name: value, name: value`, got"):
-        V4L2Camera(V4L2Options(lens="screw", lens_options=text))
+def test_parameters_of_a_lens_are_refused_where_there_is_none() -> None:
+    with pytest.raises(ParameterError, match="expected no parameters of a lens with lens: motor"):
+        make_camera("v4l2", {}, {"port": "/dev/ttyUSB7"})
+    with pytest.raises(CameraError, match="camera replay: expected no parameters of a lens"):
+        make_camera("replay", {}, {"port": "/dev/ttyUSB7"})
+
+
+def test_a_lens_may_be_given_as_its_own_dataclass(screw: None) -> None:
+    made = make_camera("v4l2", V4L2Options(lens="screw"), _ScrewOptions(turns=2.0))
+    assert isinstance(made, V4L2Camera)
+    assert made.parts[1].options.turns == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_motor_of_steps_is_not_believed_to_count_in_diopters() -> None:
+    with pytest.raises(ParameterError, match="focus_in_diopters: expected false with lens: motor"):
+        V4L2Options(focus_in_diopters=True)

@@ -10,6 +10,7 @@ import pytest
 from hybriddepth_ros.cameras import v4l2_controls as cid
 from hybriddepth_ros.cameras import v4l2_device, v4l2_discovery
 from hybriddepth_ros.cameras.v4l2_device import V4L2Device
+from hybriddepth_ros.cameras.v4l2_formats import FORMATS
 from hybriddepth_ros.emulation.v4l2 import EmulatedMode, Faults, webcam_controls
 from hybriddepth_ros.errors import CameraError
 from tests.emulated_v4l2 import PATH, emulated
@@ -142,6 +143,14 @@ def test_automatic_takes_what_is_not_compressed_if_it_is_fast_enough(
         device = opened(PATH)
         got = device.configure("auto", *wanted)
         assert (got.fourcc, got.width, got.height, got.rate_hz) == (fourcc, *wanted)
+        device.close()
+
+
+@pytest.mark.parametrize("fourcc", [fourcc for fourcc in FORMATS if fourcc != "MJPG"])
+def test_automatic_takes_compression_only_where_there_is_nothing_else(fourcc: str) -> None:
+    with emulated(modes=(EmulatedMode("MJPG", 64, 48, (30,)), EmulatedMode(fourcc, 64, 48, (30,)))):
+        device = opened(PATH)
+        assert device.configure("auto", 64, 48, 30.0).fourcc == fourcc
         device.close()
 
 

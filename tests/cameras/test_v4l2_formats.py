@@ -98,5 +98,5 @@ def test_the_last_row_may_come_without_its_padding() -> None:
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(CameraError, match="'H264': expected one of YUYV, MJPG"):
+    with pytest.raises(CameraError, match="'H264': expected one of YUYV, BA81"):
         decode(b"", "H264", 64, 48)

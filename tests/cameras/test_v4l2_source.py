@@ -11,7 +11,7 @@ import pytest
 
 from hybriddepth_ros.cameras import Clock, FrameTimeout, v4l2_discovery
 from hybriddepth_ros.cameras import v4l2_controls as cid
-from hybriddepth_ros.cameras.focus_check import check_focus_moves, sharpness
+from hybriddepth_ros.cameras.focus_check import check_focus_moves, laplacian_variance
 from hybriddepth_ros.emulation.v4l2 import Faults, webcam_controls
 from hybriddepth_ros.errors import CameraError, LensError
 from tests.cameras.conftest import ManualClock
@@ -236,6 +236,18 @@ def test_a_damaged_frame_is_dropped_counted_and_told_on_one_line(
         source.close()
 
 
+def test_of_many_damaged_frames_ever_fewer_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with emulated(faults=Faults(damage=range(2, 22))) as camera:
+        source, _ = parts(camera, pixel_format="MJPG", exposure_ms=5.0, gain=0, white_balance=4000)
+        source.open()
+        with caplog.at_level(logging.WARNING):
+            assert [source.read(5.0).sequence for _ in range(4)] == [0, 1, 22, 23]
+        assert [message.rpartition("; ")[2] for message in caplog.messages] == [
+            f"{count} so far" for count in (1, 2, 4, 8, 16)
+        ]
+        source.close()
+
+
 def test_no_frame_in_time_is_a_timeout_and_the_stream_goes_on() -> None:
     with emulated(faults=Faults(drop=range(1, 31))) as camera:
         source, _ = parts(camera, exposure_ms=5.0, gain=0, white_balance=4000)
@@ -387,7 +399,7 @@ def test_the_motor_is_commanded_while_the_camera_streams() -> None:
             commanded = motor.command(position)
             while (frame := source.read()).exposure_start_ns < commanded:
                 pass
-            seen.append(sharpness(frame.image))
+            seen.append(laplacian_variance(frame.image))
         assert motor.state().position == 100.0  # the nearest step
         assert seen[0] > seen[2] > seen[1]
         source.close()

@@ -12,7 +12,7 @@ from hybriddepth_ros.cameras.v4l2_stamps import (
     FRAME_END,
     READOUT_START,
     FrameCounter,
-    FrameTiming,
+    RowTiming,
     StampReader,
     SteadyClock,
 )
@@ -96,6 +96,14 @@ def test_the_offset_is_taken_from_the_least_disturbed_reading() -> None:
     assert abs(clock.now_ns() - machine.now_ns()) <= 1000
 
 
+def test_whether_the_system_clock_was_set_is_what_that_clock_says() -> None:
+    class Told(Clock):
+        def offset_ns(self) -> int:
+            return 123_456
+
+    assert SteadyClock(Told()).offset_ns() == 123_456
+
+
 def test_a_short_look_at_the_real_clocks_agrees_with_them() -> None:
     clock = SteadyClock()
     before = Clock().now_ns()
@@ -106,7 +114,7 @@ def test_a_short_look_at_the_real_clocks_agrees_with_them() -> None:
 
 @given(st.integers(1, 40 * MS), st.integers(0, 40 * MS), st.integers(0, EPOCH_NS))
 def test_every_kind_of_stamp_tells_the_same_exposure(exposure: int, readout: int, start: int) -> None:
-    timing = FrameTiming(exposure, readout, 33 * MS)
+    timing = RowTiming(exposure, readout, 33 * MS)
     whole = (start, start + exposure + readout)
     assert timing.exposure(start, EXPOSURE_START) == whole
     assert timing.exposure(start + exposure, READOUT_START) == whole

@@ -111,6 +111,26 @@ def test_a_camera_is_told_with_the_range_of_its_focus(monkeypatch: pytest.Monkey
         assert check.state == "warn" and "cannot be moved" in check.found and check.next_step
 
 
+def test_one_camera_that_may_not_be_opened_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    with EmulatedV4L2(scene.picture, on_control=scene.on_control) as device:
+        monkeypatch.setattr(doctor_devices.glob, "glob", lambda p: ["/dev/video98", device.path])
+        monkeypatch.setattr(doctor_devices.os, "access", lambda path, _: path == device.path)
+        refused, found = doctor_devices.check_cameras()
+    assert refused.state == "warn" and refused.found.startswith("no permission: /dev/video98")
+    assert found.state == "ok" and device.path in found.found
+
+
+def test_groups_without_a_name_are_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_devices.glob, "glob", lambda p: ["/dev/video7"])
+    monkeypatch.setattr(doctor_devices.os, "access", lambda *_: False)
+    video = doctor_devices.grp.getgrnam("video").gr_gid
+    for groups, step in (([987654], "usermod -aG video"), ([987654, video], "a udev rule is needed")):
+        monkeypatch.setattr(doctor_devices.os, "getgroups", lambda groups=groups: groups)
+        (check,) = doctor_devices.check_cameras()
+        assert step in check.next_step
+
+
 def test_a_lens_driver_is_known_by_what_usb_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = UsbPort("/dev/ttyACM3", *USB_IDS["lens_driver_4"], "AB12")
     ports = [UsbPort("/dev/ttyS0"), driver]

@@ -18,11 +18,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cameras import lens as lenses
 from hybriddepth_ros.cameras.lens import FocusLens, LensState
+from hybriddepth_ros.cameras.v4l2 import V4L2Camera
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.ros.decoding import image_array
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.messages import camera_info_message, make_header, picture_message
+from hybriddepth_ros.ros.topic_camera import TopicSource
 from hybriddepth_ros.ros.topic_options import TopicCameraOptions
 from tests.ros.helpers import CAMERA, FRAME, HEIGHT, WIDTH, Peer, Running, wait_for
 
@@ -71,7 +73,7 @@ class ShelfLens(FocusLens):
 @pytest.fixture
 def lens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ShelfLens, "made", [])
-    monkeypatch.setitem(lenses._registry, "shelf", (ShelfLensOptions, ShelfLens))
+    monkeypatch.setitem(lenses.LENSES.entries, "shelf", (ShelfLensOptions, ShelfLens))
 
 
 class Camera:
@@ -194,10 +196,41 @@ def test_an_exposure_that_is_told_too_long_only_costs_frames(
         assert set(np.unique(image_array(message.image))) == {round(10 * message.focus.focus_diopters)}
 
 
+def test_a_frame_rate_that_the_stamps_belie_is_told(
+    context: Context, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames each 20 ms of which every fifth is lost."""
+    for told_hz, problems in ((50.0, 0), (30.0, 2)):
+        with Running(FocusSweepNode, context) as node:
+            source = TopicSource(node, TopicCameraOptions(frame_rate=told_hz), lambda: False)
+            said: list[tuple[str, str]] = []
+            monkeypatch.setattr(node, "problem", lambda *what, said=said: said.append(what))
+            source._open, source._size = True, (WIDTH, HEIGHT)
+            for number in (number for number in range(80) if number % 5):
+                stamp_ns = 10**18 + number * 20_000_000
+                picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+                source._on_image(picture_message(picture, make_header(stamp_ns, "their_frame")))
+                source.read()
+        assert len(said) == problems
+        for cause, text in said:
+            assert cause == "topic.frame_rate"
+            assert text.startswith(
+                "expected an image each 33.3 ms (30 Hz), by their stamps one comes each 20.0"
+            )
+
+
 def test_the_lens_has_parameters_of_its_own(context: Context, lens: None) -> None:
     given = overrides(**{"shelf_lens.reach": 1.5, "topic.timeout": 0.1})
     with Running(FocusSweepNode, context, parameter_overrides=given) as node:
         assert node.parameters[ShelfLensOptions].reach == 1.5
+
+
+def test_the_camera_v4l2_takes_the_same_lens_with_the_same_parameters(context: Context, lens: None) -> None:
+    chosen = {"camera": "v4l2", "v4l2.lens": "shelf", "v4l2.focus_in_diopters": True}
+    given = overrides(**chosen, **{"shelf_lens.reach": 1.5})
+    with Running(FocusSweepNode, context, parameter_overrides=given) as node:
+        made = node._make_camera()
+    assert isinstance(made, V4L2Camera) and made.parts[1].position_range == (0.0, 1.5)
 
 
 def test_a_lens_that_nobody_knows_is_named() -> None:
