@@ -104,7 +104,7 @@ class Session:
         """Settle time of the lens and delay of the frames."""
         rig, operator = self._live("latency")
         known = self._known("latency")
-        found = solve_latency(capture_step_response(rig, operator))
+        found = solve_latency(*capture_step_response(rig, operator))
         rig.know_settle(found.settle_ms)
         self.results.latency = found
         self._update(
