@@ -74,6 +74,11 @@ class Session:
         """The sweeps that this session took or was given."""
         return self._measured or ()
 
+    @property
+    def found_something(self) -> bool:
+        """Whether a step of this session has a result."""
+        return any(result is not None for result in vars(self.results).values())
+
     def run(self, steps: Sequence[str], began: Callable[[str], None]) -> None:
         """The steps named, in their order; `began` is told each as it begins."""
         for step in (step for step in STEPS if step in steps):
