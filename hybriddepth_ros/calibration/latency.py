@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hybriddepth_ros.calibration.curves import fit_peak
 from hybriddepth_ros.calibration.rig import ASSUMED_SETTLE_MS, Operator, Placement, Rig
-from hybriddepth_ros.calibration.sharpness import central_region, sharpness
+from hybriddepth_ros.calibration.sharpness import central_region, region_sharpness
 from hybriddepth_ros.cameras.source import RawFrame
 from hybriddepth_ros.errors import CalibrationError
 
@@ -100,7 +100,7 @@ def capture_step_response(rig: Rig, operator: Operator) -> tuple[StepResponse, L
     sweep = rig.sweep()
     x = np.array([shot.actuator for shot in sweep.shots])
     region = central_region((sweep.shots[0].image.shape[1], sweep.shots[0].image.shape[0]))
-    y = np.array([sharpness(shot.image, region) for shot in sweep.shots])
+    y = np.array([region_sharpness(shot.image, region) for shot in sweep.shots])
     rising = np.array([shot.approach > 0 for shot in sweep.shots])
     peak = fit_peak(x[rising], y[rising], float(y.min()))
     if peak is None:
@@ -113,7 +113,9 @@ def capture_step_response(rig: Rig, operator: Operator) -> tuple[StepResponse, L
     positions = np.linspace(min(near, outer), max(near, outer), _POSITIONS)
 
     def at_rest(wanted: Values, approach: int) -> Values:
-        return np.array([(s.actuator, sharpness(s.image, region)) for s in rig.shots(wanted, approach)])
+        return np.array(
+            [(s.actuator, region_sharpness(s.image, region)) for s in rig.shots(wanted, approach)]
+        )
 
     levels = {approach: at_rest(positions, approach) for approach in (1, -1)}
     rig.shot(positions[0], -1)
@@ -190,7 +192,7 @@ def _move(
     while 1e-6 * (read[-1][1].stamp_ns - commanded_ns) <= ASSUMED_SETTLE_MS:
         read.append(rig.read())
         delivery.append(1e-6 * (rig.source.clock.now_ns() - read[-1][1].stamp_ns))
-    seen = np.array([sharpness(image, region) for image, _ in read])
+    seen = np.array([region_sharpness(image, region) for image, _ in read])
     return seen, [frame for _, frame in read], commanded_ns, delivery
 
 
