@@ -78,7 +78,9 @@ def test_a_frame_of_the_moving_lens_lies_between_those_before_and_after() -> Non
         begin = start + round(at_ms * MS)
         return region_sharpness(bench.picture(begin, begin + 8 * MS)[:, :, 0], region)
 
-    assert seen(-10) > 1.2 * seen(22) > 1.2 * 1.2 * seen(50)
+    way = abs(TRUTH.table.actuator(2.0) - TRUTH.table.actuator(1.2))
+    half_way = TRUTH.dead_ms + 0.5 * way / TRUTH.speed
+    assert seen(-10) > 1.2 * seen(half_way - 4.0) > 1.2 * 1.2 * seen(50)
 
 
 def test_the_noise_differs_from_frame_to_frame_and_is_small() -> None:
