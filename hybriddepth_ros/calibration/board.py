@@ -127,7 +127,8 @@ def _dictionary(name: str) -> Any:
     aruco = _aruco()
     known = [entry for entry in dir(aruco) if entry.startswith("DICT_")]
     if name not in known:
-        raise ParameterError(f"board: unknown dictionary {name!r}{nearest_name(name, known)}")
+        expected = f"expected a set of OpenCV such as DICT_4X4_50{nearest_name(name, known)}"
+        raise ParameterError(f"board: unknown dictionary {name!r}, {expected}")
     return aruco.getPredefinedDictionary(getattr(aruco, name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import yaml
 
 from hybriddepth_ros.calibration.board import BoardSpec, Grey
-from hybriddepth_ros.errors import OutputError, ParameterError
+from hybriddepth_ros.errors import OutputError, ParameterError, StackError
 from hybriddepth_ros.image_files import read_image
 
 MANIFEST = "captures.yaml"
@@ -113,7 +114,7 @@ def read_captures(folder: Path, board: BoardSpec | None = None) -> Captures:
         values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ParameterError(f"{path}: expected the list of captured images: {error.strerror}") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-99-99, or bytes that are no text
         raise ParameterError(f"{path}: expected YAML") from None
     try:
         if not isinstance(values, dict):
@@ -124,16 +125,27 @@ def read_captures(folder: Path, board: BoardSpec | None = None) -> Captures:
             _sweep(folder, sweep, f"sweeps[{i}]") for i, sweep in enumerate(_list(values, "sweeps"))
         )
         taken = values.get("intrinsics")
-        return Captures(spec, _views(folder, taken) if taken is not None else None, sweeps)
-    except ParameterError as error:
+        views = _views(folder, taken) if taken is not None else None
+        _check_sizes(views, sweeps)
+        return Captures(spec, views, sweeps)
+    except (ParameterError, StackError) as error:
         raise ParameterError(f"{path}: {error}") from None
+
+
+def _check_sizes(views: BoardViews | None, sweeps: Sequence[Sweep]) -> None:
+    images = [*views.images, *(shot.image for shot in views.sweep.shots)] if views else []
+    images += [shot.image for sweep in sweeps for shot in sweep.shots]
+    sizes = list(dict.fromkeys(image.shape[::-1] for image in images))
+    if len(sizes) > 1:
+        (w0, h0), (w1, h1) = sizes[:2]
+        raise ParameterError(f"expected images of one size, got {w0}x{h0} and {w1}x{h1} px")
 
 
 def _board(values: Any) -> BoardSpec:
     where = "board"
     return BoardSpec(
-        int(_number(values, "columns", where)),
-        int(_number(values, "rows", where)),
+        _whole(values, "columns", where),
+        _whole(values, "rows", where),
         1e-3 * _number(values, "square_mm", where),
         str(values.get("dictionary", BoardSpec.dictionary)),
     )
@@ -142,7 +154,8 @@ def _board(values: Any) -> BoardSpec:
 def _views(folder: Path, values: Any) -> BoardViews:
     where = "intrinsics"
     actuator = _number(values, "actuator", where)
-    images = tuple(_image(folder, name) for name in _list(values, "images"))
+    names = _list(values, "images")
+    images = tuple(_image(folder, name, f"{where}.images[{i}]") for i, name in enumerate(names))
     return BoardViews(actuator, images, _sweep(folder, values.get("sweep"), f"{where}.sweep"))
 
 
@@ -150,21 +163,29 @@ def _sweep(folder: Path, values: Any, where: str) -> Sweep:
     if not isinstance(values, dict):
         raise ParameterError(f"{where}: expected shots, got {values!r}")
     distance = None if values.get("distance_m") is None else _number(values, "distance_m", where)
+    if distance is not None and not distance > 0.0:
+        raise ParameterError(f"{where}.distance_m: expected more than 0 m, got {distance:g}")
     shots = []
     for i, shot in enumerate(_list(values, "shots")):
         at = f"{where}.shots[{i}]"
         actuator = _number(shot, "actuator", at)
         approach = shot.get("approach", "rising")
-        if approach not in _APPROACHES:
+        if not isinstance(approach, str) or approach not in _APPROACHES:
             raise ParameterError(f"{at}.approach: expected rising or falling, got {approach!r}")
-        shots.append(Shot(_image(folder, shot.get("image")), actuator, _APPROACHES[approach]))
+        image = _image(folder, shot.get("image"), f"{at}.image")
+        shots.append(Shot(image, actuator, _APPROACHES[approach]))
+    if not shots:
+        raise ParameterError(f"{where}.shots: expected one or more, got none")
     return Sweep(tuple(shots), distance)
 
 
-def _image(folder: Path, name: Any) -> Grey:
+def _image(folder: Path, name: Any, where: str) -> Grey:
     if not isinstance(name, str):
-        raise ParameterError(f"image: expected the name of a file, got {name!r}")
-    return np.asarray(cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY), np.uint8)
+        raise ParameterError(f"{where}: expected the name of a file, got {name!r}")
+    try:
+        return np.asarray(cv2.cvtColor(read_image(folder / name), cv2.COLOR_RGB2GRAY), np.uint8)
+    except (StackError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ParameterError(f"{where}: {error}") from None
 
 
 def _list(values: Any, key: str) -> Sequence[Any]:
@@ -178,4 +199,13 @@ def _number(values: Any, key: str, where: str) -> float:
     found = values.get(key) if isinstance(values, dict) else None
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         raise ParameterError(f"{where}.{key}: expected a number, got {found!r}")
+    if not math.isfinite(found):
+        raise ParameterError(f"{where}.{key}: expected a finite number, got {found!r}")
     return float(found)
+
+
+def _whole(values: Any, key: str, where: str) -> int:
+    number = _number(values, key, where)
+    if number != int(number):
+        raise ParameterError(f"{where}.{key}: expected a whole number, got {number:g}")
+    return int(number)

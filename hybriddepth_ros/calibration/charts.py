@@ -48,13 +48,13 @@ def draw_step(result: LatencyResult) -> bytes:
     """PNG: progress of the move over the time since the command, and the even move that fits."""
     figure, (axis,) = _figure(1, width=7.0)
     response = result.response
-    end = max(2.0 * result.settle_ms, 60.0)
+    end = max(2.0 * result.short_ms, 60.0)
     shown = (response.time_ms > -0.4 * end) & (response.time_ms < end)
     axis.plot(response.time_ms[shown], response.progress[shown], ".", color=_RISING, label="frames")
     t = np.linspace(-0.4 * end, end, 600)
-    model = expected_progress(t, response.exposure_ms, result.dead_ms, result.settle_ms)
+    model = expected_progress(t, response.exposure_ms, result.dead_ms, result.short_ms)
     axis.plot(t, model, color=_FALLING, lw=1.2, label="even move, seen by this exposure")
-    for time, text in ((result.dead_ms, "moves"), (result.settle_ms, "rests")):
+    for time, text in ((result.dead_ms, "moves"), (result.short_ms, "rests")):
         axis.axvline(time, color=_GREY, lw=0.8, ls=":")
         axis.annotate(f"{text}: {time:.1f} ms", (time, 0.5), rotation=90, fontsize=8, ha="right", va="center")
     _label(axis, "middle of the exposure after the command [ms]", "progress of the move", legend=True)

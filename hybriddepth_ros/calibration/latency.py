@@ -2,11 +2,13 @@
 
 The lens is sent to and fro on one flank of the sharpness curve, each time at another phase of the frame
 clock, so that slow frames sample a fast movement densely. Sharpness is turned into progress of the move by
-what it is at positions in between, at rest.
+what it is at positions in between, at rest. Long moves take longer: the lens is also sent to that flank from
+the far end of its range, and what the rest of the range adds follows from the two distances.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +16,19 @@ import numpy.typing as npt
 
 from hybriddepth_ros.calibration.curves import fit_peak
 from hybriddepth_ros.calibration.rig import ASSUMED_SETTLE_MS, Operator, Placement, Rig
-from hybriddepth_ros.calibration.sharpness import central_region, sharpness
+from hybriddepth_ros.calibration.sharpness import central_region, region_sharpness
+from hybriddepth_ros.cameras.source import RawFrame
 from hybriddepth_ros.errors import CalibrationError
 
 Values = npt.NDArray[np.float64]
 
+_AT_M = 0.36  # near one end of a focus that begins at infinity, so that the long move is nearly the longest
 _PHASES = 12  # of the frame clock, for each direction
 _POSITIONS = 9  # at rest, between the ends of the step
+_ON_THE_WAY = 16  # at rest, from the end of the range to the flank
 _FLANK = (0.5, 1.7)  # the step, in widths from the peak
 _LEAST_CONTRAST = 1.3  # between the sharpness at the ends of the step
+_WITHIN_EXPOSURE = 16  # moments at which the moving lens is looked at
 
 
 @dataclass(frozen=True)
@@ -31,39 +37,70 @@ class StepResponse:
 
     time_ms [N]: middle of the exposure since the command; progress [N]: 0 = where it was, 1 = where it was
     sent; exposure_ms: from first to last light of a frame; delivery_ms [M]: from a frame's stamp
-    (mid-exposure) to its arrival.
+    (mid-exposure) to its arrival; distance: of the step, in actuator units.
     """
 
     time_ms: Values
     progress: Values
     exposure_ms: float
     delivery_ms: Values
+    distance: float
+
+
+@dataclass(frozen=True)
+class LongResponse:
+    """Frames after moves from the far end of the range, of which only the arrival is seen well.
+
+    time_ms [N], exposure_ms as in StepResponse; level [N]: root of the sharpness, 0 = at the beginning of the
+    move, 1 = at its end; at_rest [P, 2]: (share of the way, level) with the lens at rest; distance: of the
+    move, full_distance: of the whole range, in actuator units.
+    """
+
+    time_ms: Values
+    level: Values
+    exposure_ms: float
+    at_rest: Values
+    distance: float
+    full_distance: float
 
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """dead_ms, settle_ms: from the command to the first movement and to standing still, 1 sigma each;
-    latency_ms: from a frame's stamp to its arrival; rms: of the fit to the progress (ratio)."""
+    """dead_ms: from the command to the first movement; settle_ms: to standing still after a move over the
+    whole range; short_ms, long_ms: after the two moves that were measured; 1 sigma of the first two;
+    latency_ms: from a frame's stamp to its arrival; rms: of the fit to the short step's progress (ratio)."""
 
     response: StepResponse
+    long_response: LongResponse
     dead_ms: float
     settle_ms: float
+    short_ms: float
+    long_ms: float
     dead_sigma_ms: float
     settle_sigma_ms: float
     latency_ms: float
     rms: float
 
 
-def capture_step_response(rig: Rig, operator: Operator) -> StepResponse:
-    """Steps of the lens before a still target; CalibrationError where its sharpness hardly changes."""
-    operator.place(
-        Placement("Stand the board about 0.5 m away; neither it nor the camera may move.", 0.5),
-        rig.live_sharpness,
-    )
+@dataclass(frozen=True)
+class Move:
+    """An even move that fits frames: its dead time and its end [ms] after the command, 1 sigma each; rms."""
+
+    dead_ms: float
+    settle_ms: float
+    dead_sigma_ms: float
+    settle_sigma_ms: float
+    rms: float
+
+
+def capture_step_response(rig: Rig, operator: Operator) -> tuple[StepResponse, LongResponse]:
+    """Moves of the lens before a still target; CalibrationError where its sharpness hardly changes."""
+    text = f"Stand the board about {_AT_M:g} m away; neither it nor the camera may move."
+    operator.place(Placement(text, _AT_M), rig.live_sharpness)
     sweep = rig.sweep()
     x = np.array([shot.actuator for shot in sweep.shots])
     region = central_region((sweep.shots[0].image.shape[1], sweep.shots[0].image.shape[0]))
-    y = np.array([sharpness(shot.image, region) for shot in sweep.shots])
+    y = np.array([region_sharpness(shot.image, region) for shot in sweep.shots])
     rising = np.array([shot.approach > 0 for shot in sweep.shots])
     peak = fit_peak(x[rising], y[rising], float(y.min()))
     if peak is None:
@@ -72,43 +109,103 @@ def capture_step_response(rig: Rig, operator: Operator) -> StepResponse:
         )
     low, high = rig.position_range
     side = 1.0 if high - peak.position > peak.position - low else -1.0
-    ends = np.clip([peak.position + side * share * peak.width for share in _FLANK], low, high)
-    positions = np.linspace(float(ends.min()), float(ends.max()), _POSITIONS)
-    at_rest = {
-        approach: np.array([(s.actuator, sharpness(s.image, region)) for s in rig.shots(positions, approach)])
-        for approach in (1, -1)
-    }
+    near, outer = (float(np.clip(peak.position + side * share * peak.width, low, high)) for share in _FLANK)
+    positions = np.linspace(min(near, outer), max(near, outer), _POSITIONS)
+
+    def at_rest(wanted: Values, approach: int) -> Values:
+        return np.array(
+            [(s.actuator, region_sharpness(s.image, region)) for s in rig.shots(wanted, approach)]
+        )
+
+    levels = {approach: at_rest(positions, approach) for approach in (1, -1)}
     rig.shot(positions[0], -1)
-    return _steps(rig, region, (float(positions[0]), float(positions[-1])), at_rest)
+    short = _short_steps(rig, region, (float(positions[0]), float(positions[-1])), levels)
+    far = high if side > 0 else low
+    inward = -1 if side > 0 else 1
+    way = (
+        outer + (far - outer) * np.linspace(1.0, 0.0, _ON_THE_WAY, endpoint=False) ** 2
+    )  # dense by the flank
+    long = _long_moves(rig, region, (far, near), np.concatenate([at_rest(way, inward), levels[inward]]))
+    return short, long
 
 
-def _steps(rig: Rig, region: Values, ends: tuple[float, float], at_rest: dict[int, Values]) -> StepResponse:
-    period_s = 1.0 / rig.source.frame_rate_hz
+def _short_steps(
+    rig: Rig, region: Values, ends: tuple[float, float], at_rest: dict[int, Values]
+) -> StepResponse:
     times: list[Values] = []
     progress: list[Values] = []
     delivery: list[float] = []
     exposures: list[float] = []
     for step in range(2 * _PHASES):
         approach = 1 if step % 2 == 0 else -1
-        before = rig.read()  # of the lens at rest
-        rig.wait(period_s * (step // 2) / _PHASES)
-        commanded_ns = rig.command(ends[1] if approach > 0 else ends[0])
-        frames = [before]
-        while 1e-6 * (frames[-1][1].stamp_ns - commanded_ns) <= ASSUMED_SETTLE_MS:
-            frames.append(rig.read())
-            delivery.append(1e-6 * (rig.source.clock.now_ns() - frames[-1][1].stamp_ns))
-        seen = np.array([sharpness(image, region) for image, _ in frames])
-        begun = np.array([1e-6 * (frame.stamp_ns - commanded_ns) for _, frame in frames])
-        exposures += [1e-6 * (frame.exposure_end_ns - frame.exposure_start_ns) for _, frame in frames]
-        times.append(begun)
-        progress.append(progress_of(seen, at_rest[approach], begun, exposures[-1]))
+        target = ends[1] if approach > 0 else ends[0]
+        seen, frames, commanded_ns, delivered = _move(rig, region, target, (step // 2) / _PHASES)
+        delivery += delivered
+        times.append(_times_ms(frames, commanded_ns))
+        exposures += _exposures_ms(frames)
+        progress.append(progress_of(seen, at_rest[approach], times[-1], exposures[-1]))
     return StepResponse(
-        np.concatenate(times), np.concatenate(progress), float(np.median(exposures)), np.array(delivery)
+        np.concatenate(times),
+        np.concatenate(progress),
+        float(np.median(exposures)),
+        np.array(delivery),
+        ends[1] - ends[0],
     )
 
 
+def _long_moves(rig: Rig, region: Values, ends: tuple[float, float], at_rest: Values) -> LongResponse:
+    """From the first of `ends` to the second; at_rest [P, 2]: (actuator, sharpness) on the way."""
+    times: list[Values] = []
+    seen: list[Values] = []
+    exposures: list[float] = []
+    for phase in range(_PHASES):
+        rig.command(ends[0])
+        rig.wait(1e-3 * ASSUMED_SETTLE_MS)
+        levels, frames, commanded_ns, _ = _move(rig, region, ends[1], phase / _PHASES)
+        times.append(_times_ms(frames, commanded_ns))
+        seen.append(levels)
+        exposures += _exposures_ms(frames)
+    low, high = rig.position_range
+    way = (at_rest[:, 0] - ends[0]) / (ends[1] - ends[0])
+    # A frame of the moving lens is a mean of images: it is gradients that are averaged, not their squares.
+    contrast = np.sqrt(at_rest[:, 1])
+    first, last = contrast[0], contrast[-1]
+    return LongResponse(
+        np.concatenate(times),
+        (np.sqrt(np.concatenate(seen)) - first) / (last - first),
+        float(np.median(exposures)),
+        np.column_stack([way, (contrast - first) / (last - first)]),
+        abs(ends[1] - ends[0]),
+        high - low,
+    )
+
+
+def _move(
+    rig: Rig, region: Values, target: float, phase: float
+) -> tuple[Values, list[RawFrame], int, list[float]]:
+    """A command at a phase of the frame clock (ratio): sharpness of the frames about it, the frames, when it
+    was given [ns], and how long the frames were under way [ms]. The first frame precedes it."""
+    read = [rig.read()]
+    rig.wait(phase / rig.source.frame_rate_hz)
+    commanded_ns = rig.command(target)
+    delivery = []
+    while 1e-6 * (read[-1][1].stamp_ns - commanded_ns) <= ASSUMED_SETTLE_MS:
+        read.append(rig.read())
+        delivery.append(1e-6 * (rig.source.clock.now_ns() - read[-1][1].stamp_ns))
+    seen = np.array([region_sharpness(image, region) for image, _ in read])
+    return seen, [frame for _, frame in read], commanded_ns, delivery
+
+
+def _times_ms(frames: list[RawFrame], commanded_ns: int) -> Values:
+    return np.array([1e-6 * (frame.stamp_ns - commanded_ns) for frame in frames])
+
+
+def _exposures_ms(frames: list[RawFrame]) -> list[float]:
+    return [1e-6 * (frame.exposure_end_ns - frame.exposure_start_ns) for frame in frames]
+
+
 def progress_of(seen: Values, at_rest: Values, times_ms: Values, exposure_ms: float) -> Values:
-    """Progress [N] of a move by the sharpness [N] of its frames, of which the first precede it.
+    """Progress [N] of a move by the sharpness [N] of its frames, of which the first was read before it.
 
     times_ms [N]: middle of the exposures since the command; at_rest [P, 2]: (actuator, sharpness) at
     positions on the way, in the order of the move.
@@ -121,14 +218,14 @@ def progress_of(seen: Values, at_rest: Values, times_ms: Values, exposure_ms: fl
             "latency: expected the sharpness to change along the step: more light or texture"
         )
     before = times_ms <= -0.5 * exposure_ms
-    if not before.any():
-        raise CalibrationError(
-            "latency: expected a frame that was exposed before the command, found none: the camera's exposure"
-            " or readout time is taken for too long"
-        )
+    before[0] = True  # whatever its stamp says: it was there when the command was given
+    after = times_ms > 0.75 * ASSUMED_SETTLE_MS
     where = np.interp(seen if not falls else -seen, level, position)
-    arrived = float(np.median(where[times_ms > 0.75 * ASSUMED_SETTLE_MS]))
-    began = float(np.median(where[before]))
+    began, arrived = (
+        float(np.median(where[chosen])) if chosen.any() else np.nan for chosen in (before, after)
+    )
+    if not np.isfinite(began - arrived) or began == arrived:
+        raise CalibrationError("latency: expected frames before and after each step that differ, got none")
     return np.asarray((where - began) / (arrived - began))
 
 
@@ -144,12 +241,24 @@ def expected_progress(time_ms: Values, exposure_ms: float, dead_ms: float, settl
     return np.asarray((integral(time_ms + half) - integral(time_ms - half)) / (2.0 * half))
 
 
-def solve_latency(response: StepResponse) -> LatencyResult:
-    """Dead time and settle time of the move that fits best; least squares by ever finer grids."""
+def expected_level(response: LongResponse, dead_ms: float, settle_ms: float) -> Values:
+    """Level [N] of an even move's frames: by what it is at rest on the way, averaged over their exposures."""
+    moments = response.exposure_ms * ((np.arange(_WITHIN_EXPOSURE) + 0.5) / _WITHIN_EXPOSURE - 0.5)
+    times = response.time_ms[:, None] + moments
+    way = np.clip((times - dead_ms) / max(settle_ms - dead_ms, 1e-6), 0.0, 1.0)
+    return np.asarray(np.interp(way, *response.at_rest.T).mean(axis=1))
+
+
+def fit_move(seen: Values, expected: Callable[[float, float], Values]) -> Move:
+    """The move whose `expected`(dead time, end) [N] fits `seen` [N] best, by ever finer grids.
+
+    CalibrationError for a lens that does not come to rest in time, or for what is no number.
+    """
+    if not np.isfinite(seen).all():
+        raise CalibrationError("latency: expected the sharpness of every frame, got one that is no number")
 
     def misfit(dead: float, settle: float) -> float:
-        expected = expected_progress(response.time_ms, response.exposure_ms, dead, settle)
-        return float(np.abs(response.progress - expected).sum())  # a frame that failed must not decide
+        return float(np.abs(seen - expected(dead, settle)).sum())  # a frame that failed must not decide
 
     dead, duration, step = 0.0, 0.5 * ASSUMED_SETTLE_MS, 20.0
     grid = [(a, b) for a in np.arange(0.0, 200.0, step) for b in np.arange(1.0, ASSUMED_SETTLE_MS, step)]
@@ -161,29 +270,48 @@ def solve_latency(response: StepResponse) -> LatencyResult:
         around = step * np.arange(-3, 4)
         grid = [(max(0.0, dead + a), max(0.1, duration + b)) for a in around for b in around]
     settle = dead + duration
-    residual = response.progress - expected_progress(response.time_ms, response.exposure_ms, dead, settle)
-    slopes = [
-        (
-            expected_progress(response.time_ms, response.exposure_ms, dead + a, settle + b)
-            - expected_progress(response.time_ms, response.exposure_ms, dead - a, settle - b)
-        )
-        / 0.2
-        for a, b in ((0.1, 0.0), (0.0, 0.1))
-    ]
-    matrix = np.column_stack(slopes)
-    covariance = np.linalg.pinv(matrix.T @ matrix) * float((residual**2).mean())
     if settle > 0.9 * ASSUMED_SETTLE_MS:
         raise CalibrationError(
             f"latency: expected the lens to rest within {ASSUMED_SETTLE_MS:g} ms, it did not"
         )
+    slopes = [
+        (expected(dead + a, settle + b) - expected(dead - a, settle - b)) / 0.2
+        for a, b in ((0.1, 0.0), (0.0, 0.1))
+    ]
+    matrix = np.column_stack(slopes)
+    residual = seen - expected(dead, settle)
+    covariance = np.linalg.pinv(matrix.T @ matrix) * float((residual**2).mean())
     sigma = np.sqrt(np.diag(covariance))
+    rms = float(np.sqrt((residual**2).mean()))
+    return Move(float(dead), float(settle), float(sigma[0]), float(sigma[1]), rms)
+
+
+def solve_latency(response: StepResponse, long: LongResponse) -> LatencyResult:
+    """Dead time by the short step; the time of the longest move by both, as it grows with the distance."""
+    step = fit_move(
+        response.progress,
+        lambda dead, settle: expected_progress(response.time_ms, response.exposure_ms, dead, settle),
+    )
+    # Its beginning is out of sight, and the dead time does not depend on the distance.
+    far = fit_move(long.level, lambda _, settle: expected_level(long, step.dead_ms, settle))
+    further = (long.full_distance - long.distance) / max(long.distance - response.distance, 1e-9)
+    growth = max(0.0, far.settle_ms - step.settle_ms)
+    whole = max(step.settle_ms, far.settle_ms + further * growth)
+    if whole > ASSUMED_SETTLE_MS:
+        raise CalibrationError(
+            f"latency: expected the lens to cross its range within {ASSUMED_SETTLE_MS:g} ms, got {whole:.0f}"
+        )
+    sigma = float(np.hypot((1.0 + further) * far.settle_sigma_ms, further * step.settle_sigma_ms))
     return LatencyResult(
         response,
-        float(dead),
-        float(settle),
-        float(sigma[0]),
-        float(sigma[1]),
+        long,
+        step.dead_ms,
+        whole,
+        step.settle_ms,
+        far.settle_ms,
+        step.dead_sigma_ms,
+        sigma,
         # A busy reader finds frames late: the early ones tell the camera's own delay.
         float(np.percentile(response.delivery_ms, 20)),
-        float(np.sqrt((residual**2).mean())),
+        step.rms,
     )

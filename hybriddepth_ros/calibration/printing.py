@@ -11,6 +11,8 @@ from hybriddepth_ros.calibration.board import BoardSpec, Grey, draw_board
 from hybriddepth_ros.errors import OutputError, ParameterError
 
 _MARGIN_SQUARES = 0.5
+_LARGEST_DPI = 2400.0
+_MOST_PIXELS = 400_000_000
 
 
 def printable_board(spec: BoardSpec, dpi: float) -> tuple[Grey, float]:
@@ -18,9 +20,15 @@ def printable_board(spec: BoardSpec, dpi: float) -> tuple[Grey, float]:
 
     A square is a whole number of pixels, so the resolution differs a little from the one asked for.
     """
+    if not 1.0 <= dpi <= _LARGEST_DPI:
+        raise ParameterError(f"dpi: expected 1 to {_LARGEST_DPI:g}, got {dpi:g}")
     px = round(spec.square_m / 0.0254 * dpi)
     if px < 8:
         raise ParameterError(f"dpi: expected squares of at least 8 px, got {px} at {dpi:g} dpi")
+    if (spec.columns + 1) * (spec.rows + 1) * px**2 > _MOST_PIXELS:
+        raise ParameterError(
+            f"dpi: expected a sheet of {_MOST_PIXELS / 1e6:g} megapixels or less at {dpi:g} dpi"
+        )
     margin = round(_MARGIN_SQUARES * px)
     sheet = np.pad(draw_board(spec, px), margin, constant_values=255)
     text = (

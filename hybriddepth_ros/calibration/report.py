@@ -126,9 +126,11 @@ def _pictures(
     if results.latency:
         step = results.latency
         caption = (
-            f"Dead time {step.dead_ms:.1f} ± {step.dead_sigma_ms:.1f} ms, at rest after"
-            f" {step.settle_ms:.1f} ± {step.settle_sigma_ms:.1f} ms; exposure"
-            f" {step.response.exposure_ms:.1f} ms."
+            f"Dead time {step.dead_ms:.1f} ± {step.dead_sigma_ms:.1f} ms; exposure"
+            f" {step.response.exposure_ms:.1f} ms. At rest {step.short_ms:.1f} ms after this step of"
+            f" {step.response.distance:.0f} actuator units, {step.long_ms:.1f} ms after one of"
+            f" {step.long_response.distance:.0f}, and so {step.settle_ms:.1f} ± {step.settle_sigma_ms:.1f} ms"
+            f" after one over the whole range of {step.long_response.full_distance:.0f}."
             " Each frame is one dot; steps at many phases of the frame clock lie over each other."
         )
         pictures.append(Picture("Step response of the lens", charts.draw_step(step), caption))

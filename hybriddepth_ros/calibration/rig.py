@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hybriddepth_ros.calibration.board import BoardSpec, Grey, Points, find_corners
 from hybriddepth_ros.calibration.captures import Shot, Sweep
 from hybriddepth_ros.calibration.curves import fit_peak
-from hybriddepth_ros.calibration.sharpness import board_region, central_region, sharpness
+from hybriddepth_ros.calibration.sharpness import board_region, central_region, region_sharpness
 from hybriddepth_ros.cameras.lens import FocusLens
 from hybriddepth_ros.cameras.source import ImageSource, RawFrame
 from hybriddepth_ros.errors import CalibrationError
@@ -22,6 +22,7 @@ from hybriddepth_ros.errors import CalibrationError
 ASSUMED_SETTLE_MS = 400.0  # of a lens that nobody has measured yet
 _SETTLE_MARGIN_MS = 10.0
 _MOST_FRAMES = 200  # that may be read before one shows the settled lens
+_LEAST_RUN_UP = 0.02  # of the range
 _COARSE, _FINE = 25, 11  # positions of a sweep
 _FINE_REACH = 1.5  # widths of the coarse peak that the fine sweep covers to either side
 
@@ -103,13 +104,20 @@ class Rig:
     def live_sharpness(self) -> float:
         """Of the middle of the next frame."""
         image, _ = self.read()
-        return sharpness(image, central_region((image.shape[1], image.shape[0])))
+        return region_sharpness(image, central_region((image.shape[1], image.shape[0])))
 
     def shots(self, positions: Iterable[float], approach: int) -> list[Shot]:
-        """Pictures at positions, each approached from the same side; the first from well beyond."""
-        ordered = sorted(positions, reverse=approach < 0)
+        """Pictures at positions, each approached from the same side; the first from well beyond.
+
+        The end of the range, which nothing lies beyond, cannot be approached so: what is nearer to it than
+        the play of a mechanism may be is left out.
+        """
         low, high = self.position_range
-        run_up = 0.1 * (high - low)
+        beyond, run_up = (low if approach > 0 else high), 0.1 * (high - low)
+        ordered = sorted(
+            (p for p in positions if approach * (p - beyond) >= _LEAST_RUN_UP * (high - low)),
+            reverse=approach < 0,
+        )
         self.command(ordered[0] - approach * run_up)
         self.wait(1e-3 * self.settle_ms)
         return [self.shot(position, approach) for position in ordered]
@@ -133,12 +141,12 @@ def curve_of(shots: Iterable[Shot], board: BoardSpec) -> Points:
     """Sharpness [N] of shots within the board where it is seen in the sharpest, else within the middle."""
     images = [shot.image for shot in shots]
     middle = central_region((images[0].shape[1], images[0].shape[0]))
-    values = np.array([sharpness(image, middle) for image in images])
+    values = np.array([region_sharpness(image, middle) for image in images])
     corners = find_corners(images[int(values.argmax())], board)
     if corners is None:
         return values
     region = board_region(corners)
-    return np.array([sharpness(image, region) for image in images])
+    return np.array([region_sharpness(image, region) for image in images])
 
 
 def as_grey(image: npt.NDArray[np.uint8]) -> Grey:

@@ -19,7 +19,7 @@ from hybriddepth_ros.calibration.latency import LatencyResult, capture_step_resp
 from hybriddepth_ros.calibration.rig import Operator, Rig
 from hybriddepth_ros.calibration.sweeps import MeasuredSweep, Values, capture_sweeps, measure_sweep
 from hybriddepth_ros.cameras.calibration import CameraCalibration, read_calibration, write_calibration
-from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros.errors import CalibrationError, ParameterError
 
 FILE = "calibration.yaml"
 _FOCUS_NOTE = "intrinsics_focus_diopters"  # the focus [1/m] that the intrinsics were measured at
@@ -39,8 +39,8 @@ class Results:
 class Session:
     """Steps on a live camera (rig and operator) or on captured images.
 
-    `folder` holds calibration.yaml; what was in it stays, but for what a step finds anew. With `keep_images`
-    the pictures are written to images/ there, for a session from that folder.
+    `folder` holds calibration.yaml; what was in it stays, but for what a step finds anew. With `keep_images`,
+    and where a step fails, the pictures are written to images/ there, for a session from that folder.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Session:
             raise ParameterError("calibrate: expected a camera or a folder of images, one of both")
         self._path = folder / FILE
         self.board, self._rig, self._operator, self._name = board, rig, operator, name
-        self._images = folder / "images" if keep_images and captures is None else None
+        self._keep_images = keep_images
+        self._image_folder = folder / "images" if captures is None else None
         self._given = captures is not None
         self._captures = captures or Captures(board)
         self._measured: tuple[MeasuredSweep, ...] | None = None
@@ -73,13 +74,25 @@ class Session:
         """The sweeps that this session took or was given."""
         return self._measured or ()
 
+    @property
+    def found_something(self) -> bool:
+        """Whether a step of this session has a result."""
+        return any(result is not None for result in vars(self.results).values())
+
     def run(self, steps: Sequence[str], began: Callable[[str], None]) -> None:
         """The steps named, in their order; `began` is told each as it begins."""
         for step in (step for step in STEPS if step in steps):
             if self._given and step == "latency" and len(steps) > 1:
                 continue  # images do not tell when they were taken
             began(step)
-            STEPS[step](self)
+            try:
+                STEPS[step](self)
+            except CalibrationError as error:
+                kept = self._save_after_failure()
+                if kept is None:
+                    raise
+                again = f"the images are kept, --from-folder {kept} tries them again"
+                raise CalibrationError(f"{error} ({again})") from None
             assert self.calibration is not None
             write_calibration(self._path, self.calibration)
 
@@ -104,7 +117,7 @@ class Session:
         """Settle time of the lens and delay of the frames."""
         rig, operator = self._live("latency")
         known = self._known("latency")
-        found = solve_latency(capture_step_response(rig, operator))
+        found = solve_latency(*capture_step_response(rig, operator))
         rig.know_settle(found.settle_ms)
         self.results.latency = found
         self._update(
@@ -117,7 +130,10 @@ class Session:
     def find_breathing(self) -> None:
         """Growth of the image with focus, and with it the focal length at infinity."""
         known = self._known("breathing")
-        at = float(known.notes.get(_FOCUS_NOTE, 0.0))
+        at = known.notes.get(_FOCUS_NOTE, 0.0)
+        if isinstance(at, bool) or not isinstance(at, (int, float)) or not np.isfinite(at):
+            raise ParameterError(f"{self._path}: {_FOCUS_NOTE}: expected a finite number, got {at!r}")
+        at = float(at)
         found = solve_breathing(
             self._sweeps(known, board_only=False), self.board, known.at_focus(at), at, self._position_range
         )
@@ -161,7 +177,21 @@ class Session:
     def _known(self, step: str) -> CameraCalibration:
         if self.calibration is None:
             raise ParameterError(f"{self._path}: expected intrinsics before {step}: run that step first")
+        camera, size = self.calibration.camera, self._image_size
+        if size is not None and size != (camera.width, camera.height):
+            raise ParameterError(
+                f"{step}: expected images of {camera.width}x{camera.height} px, as calibrated ({self._path}),"
+                f" got {size[0]}x{size[1]}"
+            )
         return self.calibration
+
+    @property
+    def _image_size(self) -> tuple[int, int] | None:
+        """(width, height) of the images, None without any."""
+        if self._rig is not None:
+            return self._rig.source.size
+        shots = [shot for sweep in self._captures.sweeps for shot in sweep.shots]
+        return (shots[0].image.shape[1], shots[0].image.shape[0]) if shots else None
 
     def _live(self, step: str) -> tuple[Rig, Operator]:
         if self._rig is None or self._operator is None:
@@ -182,8 +212,16 @@ class Session:
 
     def _keep(self, **taken: Any) -> None:
         self._captures = replace(self._captures, **taken)
-        if self._images is not None:
-            write_captures(self._images, self._captures)
+        if self._keep_images and self._image_folder is not None:
+            write_captures(self._image_folder, self._captures)
+
+    def _save_after_failure(self) -> Path | None:
+        """Where the images of a failed step lie: whoever held the board should not have to do it again."""
+        taken = self._captures.views is not None or bool(self._captures.sweeps)
+        if self._image_folder is None or not taken:
+            return None
+        write_captures(self._image_folder, self._captures)
+        return self._image_folder
 
     def _update(self, known: CameraCalibration, **found: Any) -> None:
         temperature = self._rig.lens.state().temperature_c if self._rig else None

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hybriddepth_ros.calibration.board import FoundCorners, Grey, Points
 
 
-def sharpness(grey: Grey, region: Points) -> float:
+def region_sharpness(grey: Grey, region: Points) -> float:
     """Mean squared gradient over the squared mean brightness (ratio) within a convex outline [N, 2] px.
 
     0 where the outline lies outside the image. Source: Tenenbaum's gradient, normalised so that flicker of

@@ -18,7 +18,7 @@ from hybriddepth_ros.calibration.sharpness import (
     central_region,
     growth,
     magnified,
-    sharpness,
+    region_sharpness,
 )
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 
@@ -123,7 +123,7 @@ def measure_sweep(sweep: Sweep, board: BoardSpec, centre: tuple[float, float]) -
     shots = sweep.shots
     size = (shots[0].image.shape[1], shots[0].image.shape[0])
     middle = central_region(size)
-    rough = np.array([sharpness(shot.image, middle) for shot in shots])
+    rough = np.array([region_sharpness(shot.image, middle) for shot in shots])
     looked_at = rough - rough.min() >= _LOOKED_AT * (rough.max() - rough.min())
     corners = tuple(
         find_corners(shot.image, board, _FEWEST_CORNERS) if look else None
@@ -153,7 +153,7 @@ def measure_sweep(sweep: Sweep, board: BoardSpec, centre: tuple[float, float]) -
     region = board_region(found)
     values = np.array(
         [
-            sharpness(
+            region_sharpness(
                 shot.image,
                 magnified(region, np.array(centre), 1.0 + rate * (shot.actuator - actuator[reference])),
             )

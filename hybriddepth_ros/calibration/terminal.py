@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
+import termios
 from collections.abc import Callable
 from typing import TextIO
 
@@ -29,6 +30,7 @@ class TerminalOperator:
             "distance in m (nothing = leave it out), then Enter" if wanted.typed else "Enter when ready"
         )
         self._console.print(f"\n[bold]{wanted.text}[/bold]\n[dim]{question}; Ctrl-C keeps what is done[/dim]")
+        self._forget_typed()
         best = 0.0
         with Live(console=self._console, transient=True, refresh_per_second=10) as live:
             while not self._answered():
@@ -52,6 +54,11 @@ class TerminalOperator:
             self._console.print(f"expected a distance in metres, got {answer!r}")
             return self.place(wanted, live_sharpness)
         return distance
+
+    def _forget_typed(self) -> None:
+        """What was typed before the question is no answer to it; a pipe's lines are."""
+        if self._answers.isatty():
+            termios.tcflush(self._answers.fileno(), termios.TCIFLUSH)
 
     def _answered(self) -> bool:
         return bool(select.select([self._answers], [], [], 0.0)[0])

@@ -4,8 +4,9 @@
 # The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
 
 import re
+import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -13,7 +14,7 @@ import typer
 import yaml
 
 from hybriddepth_ros.commands.options import parse_assignments
-from hybriddepth_ros.errors import OutputError, ParameterError
+from hybriddepth_ros.errors import HybridDepthError, OutputError, ParameterError
 from hybriddepth_ros.parameters import nearest_name
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def calibrate(
         typer.Option("-p", metavar="NAME:=VALUE", help="An option of the camera; may be repeated."),
     ] = None,
     params: Annotated[
-        Optional[Path], typer.Option("--params", metavar="FILE", help="YAML file of the camera's options.")
+        Optional[Path],
+        typer.Option(
+            "--params", metavar="FILE", help="YAML file of the camera's options, or of the nodes' parameters."
+        ),
     ] = None,
     board: Annotated[
         str, typer.Option("--board", metavar="CxR", help="Squares of the board, across and down.")
@@ -59,7 +63,9 @@ def calibrate(
         typer.Option("--print-board", metavar="FILE", help="Write the board as .pdf or .png, and leave."),
     ] = None,
     dpi: Annotated[float, typer.Option("--dpi", help="Resolution of that file.")] = 300.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which emulated camera.")] = 0,
+    seed: Annotated[
+        Optional[int], typer.Option("--seed", min=0, help="Which emulated camera.  [default: 0]")
+    ] = None,
 ) -> int:
     """Calibrate a camera whose focus moves: intrinsics, breathing, focus table, settle time, latency, blur.
 
@@ -80,18 +86,21 @@ def calibrate(
     steps = _steps(only)
     if bool(camera) == (from_folder is not None):
         raise ParameterError("calibrate: expected --camera NAME or --from-folder DIR, one of both")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--out {out}: expected a writable folder ({error.strerror})") from None
+    if from_folder is not None:
+        _refuse_for_folder(
+            p=bool(assignments), params=params is not None, keep_images=keep_images, seed=seed is not None
+        )
+    elif seed is not None and camera != "emulated":
+        raise ParameterError(f"--seed: expected none with --camera {camera}, only with emulated")
+    _check_writable(out)
     with ExitStack() as opened:
         if from_folder is not None:
             session, truth = _from_folder(from_folder, out, spec), None
         elif camera == "emulated":
-            options = {"seed": seed, **_options(params, assignments)}
+            options = {"seed": seed or 0, **_options(camera, params, assignments)}
             session, truth = _emulated(options, out, spec, keep_images, opened)
         else:
-            options = _options(params, assignments)
+            options = _options(camera, params, assignments)
             session, truth = _live(camera, options, out, spec, keep_images, opened), None
         return _run(session, steps, out, from_folder or camera, truth)
 
@@ -104,18 +113,57 @@ def _steps(only: Optional[list[str]]) -> tuple[str, ...]:
     return tuple(only) if only else STEPS
 
 
-def _options(params: Optional[Path], assignments: Optional[list[str]]) -> dict[str, Any]:
-    values: Any = {}
-    if params is not None:
-        try:
-            values = yaml.safe_load(params.read_bytes())
-        except OSError as error:
-            raise ParameterError(f"--params {params}: {error.strerror}") from None
-        except yaml.YAMLError:
-            raise ParameterError(f"--params {params}: expected YAML") from None
-        if not isinstance(values, dict):
-            raise ParameterError(f"--params {params}: expected the camera's options by name")
-    return {**values, **parse_assignments(assignments or [])}
+def _options(camera: str, params: Optional[Path], assignments: Optional[list[str]]) -> dict[str, Any]:
+    return {
+        **(_of_file(camera, params) if params is not None else {}),
+        **parse_assignments(assignments or []),
+    }
+
+
+def _of_file(camera: str, path: Path) -> dict[str, Any]:
+    """The camera's options of a file that holds them alone, or of a parameter file of the nodes."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ParameterError(f"--params {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-99-99, or bytes that are no text
+        raise ParameterError(f"--params {path}: expected YAML") from None
+    if not isinstance(values, dict):
+        raise ParameterError(f"--params {path}: expected the camera's options by name")
+    sections = [
+        v["ros__parameters"] for v in values.values() if isinstance(v, dict) and "ros__parameters" in v
+    ]
+    if not sections:
+        return values
+    found: dict[str, Any] = {}
+    for section in (s for s in sections if isinstance(s, dict)):
+        if isinstance(section.get(camera), dict):
+            found |= section[camera]
+        prefix = f"{camera}."
+        found |= {name.removeprefix(prefix): v for name, v in section.items() if str(name).startswith(prefix)}
+    if not found:
+        raise ParameterError(
+            f"--params {path}: expected options of the camera ({camera}:) in ros__parameters"
+        )
+    found.pop("calibration", None)  # it is what is being found, and need not be there yet
+    return found
+
+
+def _refuse_for_folder(**given: bool) -> None:
+    for name, is_given in given.items():
+        if is_given:
+            option = "-p" if name == "p" else f"--{name.replace('_', '-')}"
+            raise ParameterError(f"{option}: expected none with --from-folder, which needs no camera")
+
+
+def _check_writable(out: Path) -> None:
+    """Before anybody holds a board."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(f"--out {out}: expected a writable folder ({error.strerror})") from None
 
 
 def _from_folder(folder: Path, out: Path, board: "BoardSpec") -> "Session":
@@ -171,13 +219,18 @@ def _live(
 def _run(
     session: "Session", steps: tuple[str, ...], out: Path, source: object, truth: "CameraCalibration | None"
 ) -> int:
-    """Runs the steps; the report is written for what was done, also after Ctrl-C."""
+    """Runs the steps; the report is written for what was done, also after Ctrl-C or an error."""
     began = time.perf_counter()
     interrupted = False
     try:
         session.run(steps, lambda step: print(f"{step} ...", flush=True))
     except KeyboardInterrupt:
         interrupted = True
+    except HybridDepthError:
+        if session.calibration is not None and session.found_something:
+            with suppress(OutputError):  # the first error is what is told
+                _write_report(session, out, str(source), truth)
+        raise
     if session.calibration is None:
         print("interrupted before the first result")
         return 130

@@ -45,7 +45,7 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
             raise ParameterError(f"-p {text}: expected name:=value")
         try:
             values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-99-99
             raise ParameterError(f"-p {text}: expected a YAML value after :=") from None
     return values
 

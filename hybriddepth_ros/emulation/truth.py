@@ -20,7 +20,8 @@ class EmulatedTruth:
     blur_px_per_diopter: diameter of the blur disc; table: actuator <-> diopters where the mechanism stands in
     the middle of its play; actuator_range: (lowest, highest); play: by how many actuator units rising and
     falling approaches differ; dead_ms: from the command to the first movement; settle_ms: from the command to
-    standing still; latency_ms: from the middle of the exposure to the delivery of the frame;
+    standing still after the longest move, from one end of the range to the other: shorter ones take less;
+    latency_ms: from the middle of the exposure to the delivery of the frame;
     full_well_electrons, read_noise_electrons: the sensor's noise.
     """
 
@@ -68,6 +69,12 @@ class EmulatedTruth:
             settle_ms=float(rng.uniform(28.0, 65.0)),
             latency_ms=float(rng.uniform(20.0, 45.0)),
         )
+
+    @property
+    def speed(self) -> float:
+        """Of the mechanism, in actuator units per ms; a move from end to end is shorter by the play."""
+        low, high = self.actuator_range
+        return (high - low - self.play) / (self.settle_ms - self.dead_ms)
 
     def as_calibration(self) -> CameraCalibration:
         """What a perfect calibration would find."""

@@ -53,6 +53,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("sweeps: [{shots: [{actuator: 1}]}]", "expected the name of a file, got None"),
         ("board: {columns: 9, rows: 7}", "board.square_mm: expected a number"),
         ("a: [", "expected YAML"),
+        ("a: 2024-99-99", "expected YAML"),
+        ("board: {columns: .nan, rows: 7, square_mm: 36}", "board.columns: expected a finite number"),
+        ("board: {columns: 9.5, rows: 7, square_mm: 36}", "board.columns: expected a whole number, got 9.5"),
+        ("sweeps: [{shots: [{actuator: .inf}]}]", r"shots\[0\].actuator: expected a finite number"),
+        ("sweeps: [{shots: [{actuator: 1, approach: [rising]}]}]", "expected rising or falling"),
+        ("sweeps: [{shots: []}]", r"sweeps\[0\].shots: expected one or more"),
+        ("sweeps: [{distance_m: -1, shots: []}]", r"sweeps\[0\].distance_m: expected more than 0 m, got -1"),
+        ("sweeps: [{shots: [{actuator: 1, image: no.png}]}]", r"sweeps\[0\].shots\[0\].image: .*no.png"),
+        ("intrinsics: {actuator: 1, images: [no.png]}", r"intrinsics.images\[0\]: .*no.png"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -64,4 +73,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_folder_without_the_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"captures\.yaml: expected the list of captured images"):
+        read_captures(tmp_path)
+
+
+def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    larger = np.zeros((24, 32), np.uint8)
+    write_captures(tmp_path, Captures(BoardSpec(), None, (Sweep((Shot(image(1), 1.0), Shot(larger, 2.0))),)))
+    with pytest.raises(ParameterError, match="of one size, got 16x12 and 32x24 px"):
         read_captures(tmp_path)

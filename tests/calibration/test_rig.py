@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hybriddepth_ros.calibration.rig import Placement
-from hybriddepth_ros.calibration.sharpness import central_region, magnified, sharpness
+from hybriddepth_ros.calibration.sharpness import central_region, magnified, region_sharpness
 from tests.calibration.conftest import MakeRig
 
 
@@ -18,7 +18,7 @@ def test_a_shot_shows_the_lens_at_rest(make_rig: MakeRig) -> None:
     rig.wait(1.0)
     later, _ = rig.read()
     region = central_region((640, 480))
-    assert sharpness(first.image, region) == pytest.approx(sharpness(later, region), rel=0.02)
+    assert region_sharpness(first.image, region) == pytest.approx(region_sharpness(later, region), rel=0.02)
     assert first.actuator == focused
 
 
@@ -32,6 +32,14 @@ def test_shots_are_approached_from_one_side(make_rig: MakeRig) -> None:
     falling = rig.shots(positions, -1)
     assert [s.actuator for s in falling] == sorted((round(p) for p in positions), reverse=True)
     assert {s.approach for s in falling} == {-1}
+
+
+@pytest.mark.parametrize("approach", [1, -1])
+def test_what_cannot_be_approached_is_left_out(make_rig: MakeRig, approach: int) -> None:
+    rig, _, _ = make_rig(1)
+    rig.know_settle(60.0)
+    taken = [shot.actuator for shot in rig.shots([0.0, 3.0, 8.0, 128.0, 247.0, 252.0, 255.0], approach)]
+    assert taken == ([8.0, 128.0, 247.0, 252.0, 255.0] if approach > 0 else [247.0, 128.0, 8.0, 3.0, 0.0])
 
 
 def test_a_position_beyond_the_range_is_its_end(make_rig: MakeRig) -> None:
@@ -48,5 +56,5 @@ def test_a_region_grows_about_the_principal_point() -> None:
 
 def test_a_region_outside_the_image_is_not_sharp() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
-    assert sharpness(noise, central_region((100, 100)) + 500.0) == 0.0
-    assert sharpness(noise, central_region((100, 100))) > 0.1
+    assert region_sharpness(noise, central_region((100, 100)) + 500.0) == 0.0
+    assert region_sharpness(noise, central_region((100, 100))) > 0.1

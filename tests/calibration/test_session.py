@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybriddepth_ros.calibration.board import BoardSpec
-from hybriddepth_ros.calibration.captures import Captures, read_captures
+from hybriddepth_ros.calibration.captures import BoardViews, Captures, Shot, Sweep, read_captures
 from hybriddepth_ros.calibration.report import calibration_report, compare
 from hybriddepth_ros.calibration.session import STEPS, Session
 from hybriddepth_ros.cameras.calibration import CameraCalibration, read_calibration, write_calibration
@@ -96,8 +96,6 @@ def test_images_without_what_a_step_needs_are_refused(tmp_path: Path) -> None:
 
 
 def test_blank_images_are_no_intrinsics(tmp_path: Path) -> None:
-    from hybriddepth_ros.calibration.captures import BoardViews, Shot, Sweep
-
     blank = np.full((480, 640), 128, np.uint8)
     views = BoardViews(10.0, (blank,) * 9, Sweep((Shot(blank, 10.0),)))
     session = Session(tmp_path, BoardSpec(), captures=Captures(BoardSpec(), views))
@@ -117,3 +115,40 @@ def test_the_command_names_the_steps_of_a_session() -> None:
 def test_either_a_camera_or_images(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="one of both"):
         Session(tmp_path, BoardSpec())
+
+
+def test_images_of_another_size_than_calibrated_are_refused(tmp_path: Path, make_rig: MakeRig) -> None:
+    larger = replace(KNOWN, camera=replace(KNOWN.camera, width=1280, height=960))
+    write_calibration(tmp_path / "calibration.yaml", larger)
+    rig, operator, _ = make_rig(1)
+    sweep = Sweep((Shot(np.zeros((480, 640), np.uint8), 1.0),))
+    for session in (
+        Session(tmp_path, BoardSpec(), rig, operator),
+        Session(tmp_path, BoardSpec(), captures=Captures(BoardSpec(), None, (sweep,))),
+    ):
+        with pytest.raises(ParameterError, match=r"expected images of 1280x960 px.*got 640x480"):
+            session.run(("focus_table",), silent)
+
+
+def test_a_focus_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    write_calibration(
+        tmp_path / "calibration.yaml", replace(KNOWN, notes={"intrinsics_focus_diopters": "abc"})
+    )
+    session = Session(tmp_path, BoardSpec(), captures=Captures(BoardSpec()))
+    with pytest.raises(
+        ParameterError, match="intrinsics_focus_diopters: expected a finite number, got 'abc'"
+    ):
+        session.run(("breathing",), silent)
+
+
+def test_the_images_of_a_failed_step_are_kept(
+    tmp_path: Path, make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blank = np.full((480, 640), 128, np.uint8)
+    views = BoardViews(10.0, (blank,) * 9, Sweep((Shot(blank, 10.0),)))
+    monkeypatch.setattr("hybriddepth_ros.calibration.session.capture_intrinsics", lambda *_: views)
+    rig, operator, _ = make_rig(1)
+    with pytest.raises(CalibrationError, match=r"found it in 0 of 9.*--from-folder .*images"):
+        Session(tmp_path, BoardSpec(), rig, operator).run(("intrinsics",), silent)
+    kept = read_captures(tmp_path / "images").views
+    assert kept is not None and len(kept.images) == 9

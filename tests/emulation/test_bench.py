@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybriddepth_ros.calibration.board import find_corners
-from hybriddepth_ros.calibration.sharpness import central_region, sharpness
+from hybriddepth_ros.calibration.sharpness import central_region, region_sharpness
 from hybriddepth_ros.emulation.bench import BoardPose, EmulatedBench
 from hybriddepth_ros.emulation.truth import EmulatedTruth
 
@@ -54,7 +54,7 @@ def test_sharpness_falls_alike_on_both_sides_of_the_focus() -> None:
     for focus in (1.5, 2.0, 2.5):
         bench = focused_bench(focus, BoardPose(0.5), replace(TRUTH, breathing_percent_per_diopter=0.0))
         image = bench.picture(AT_REST, AT_REST + 8 * MS)[:, :, 0]
-        values.append(sharpness(image, central_region((640, 480))))
+        values.append(region_sharpness(image, central_region((640, 480))))
     assert values[1] > 2.0 * values[0]
     assert values[0] == pytest.approx(values[2], rel=0.02)
 
@@ -76,9 +76,11 @@ def test_a_frame_of_the_moving_lens_lies_between_those_before_and_after() -> Non
 
     def seen(at_ms: float) -> float:
         begin = start + round(at_ms * MS)
-        return sharpness(bench.picture(begin, begin + 8 * MS)[:, :, 0], region)
+        return region_sharpness(bench.picture(begin, begin + 8 * MS)[:, :, 0], region)
 
-    assert seen(-10) > 1.2 * seen(22) > 1.2 * 1.2 * seen(50)
+    way = abs(TRUTH.table.actuator(2.0) - TRUTH.table.actuator(1.2))
+    half_way = TRUTH.dead_ms + 0.5 * way / TRUTH.speed
+    assert seen(-10) > 1.2 * seen(half_way - 4.0) > 1.2 * 1.2 * seen(50)
 
 
 def test_the_noise_differs_from_frame_to_frame_and_is_small() -> None:

@@ -21,12 +21,24 @@ def test_it_waits_moves_evenly_and_rests(first: float, second: float) -> None:
     movement.command(first, T0)
     at = T0 + 10**9
     movement.command(second, at)
-    before, after = TRUTH.table.diopters(first - 1.5), TRUTH.table.diopters(second - 1.5)
-    assert movement.focus_diopters(at + 5 * MS) == pytest.approx(before, abs=1e-9)
-    assert movement.focus_diopters(at + 40 * MS) == pytest.approx(after, abs=1e-9)
-    assert movement.focus_diopters(at + 40 * MS - 35 * MS // 2) == pytest.approx(
-        0.5 * (before + after), abs=1e-6
-    )
+    duration = round(MS * 35.0 * (second - first) / (255.0 - 3.0))
+    assert movement.focus_diopters(at + 5 * MS) == pytest.approx(TRUTH.table.diopters(first - 1.5), abs=1e-9)
+    for share in (0.25, 0.5, 1.0, 1.5):
+        expected = TRUTH.table.diopters(first - 1.5 + min(share, 1.0) * (second - first))
+        assert movement.focus_diopters(at + 5 * MS + round(share * duration)) == pytest.approx(
+            expected, abs=1e-6
+        )
+
+
+def test_the_settle_time_is_that_of_the_longest_move() -> None:
+    movement = EmulatedMovement(TRUTH, 0.0)
+    movement.command(255.0, T0)
+    movement.command(0.0, T0 + 10**9)
+    at = T0 + 2 * 10**9
+    movement.command(255.0, at)
+    end = TRUTH.table.diopters(253.5)
+    assert movement.focus_diopters(at + 40 * MS + 10) == pytest.approx(end, abs=1e-9)
+    assert abs(movement.focus_diopters(at + 39 * MS) - end) > 1e-3
 
 
 @given(st.floats(20.0, 230.0))
@@ -54,7 +66,8 @@ def test_a_command_during_a_move_turns_it_without_a_jump() -> None:
     movement.command(200.0, T0)
     movement.command(0.0, T0 + 20 * MS)
     foci = [movement.focus_diopters(T0 + k * MS // 10) for k in range(900)]
-    fastest = (TRUTH.table.diopters(200.0) - TRUTH.table.diopters(0.0)) / 300  # per 0.1 ms, with a margin
+    steepest = max(abs((d1 - d0) / (a1 - a0)) for (a0, d0), (a1, d1) in itertools.pairwise(TRUTH.table.pairs))
+    fastest = 1.001 * steepest * 0.1 * TRUTH.speed  # per 0.1 ms
     assert max(abs(b - a) for a, b in itertools.pairwise(foci)) < fastest
     assert foci[-1] == pytest.approx(TRUTH.table.diopters(1.5))
 
