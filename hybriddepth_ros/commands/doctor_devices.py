@@ -79,7 +79,7 @@ def check_lenses() -> list[Check]:
         and (port.vendor_id, port.product_id) in kinds
     ]
     if not found:
-        others = f" ({', '.join(port.path for port in ports)} are no lens drivers)" if ports else ""
+        others = f" (other serial ports: {', '.join(port.path for port in ports)})" if ports else ""
         step = "only for a liquid lens: plug in its driver (docs/optotune.md)"
         return [Check(name, "ok", f"none{others}", step)]
     allowed, refused = _allowed(name, [port.path for port, _ in found], "dialout")

@@ -56,6 +56,10 @@ def train(
         raise ModelError(f"train: a Python package is missing: {error}; pip install lightning") from None
     folder = out or Path("out/training") / config.stem
     keep_record(folder, wanted)
+    print(
+        f"Training {wanted.model} into {folder}; log/ has its progress, every epoch leaves a checkpoint.",
+        flush=True,
+    )
     try:
         weights = trainer(wanted.settings, folder, devices, nodes, precision)
     except SystemExit:  # how Lightning ends after Ctrl-C, when all is written

@@ -37,6 +37,7 @@ class RecordedGraph(DepthGraph):
     ) -> None:
         super().__init__(overrides=overrides, namespace=namespace, stop_event=stop_event)
         self.first_depth_s: float | None = None
+        self.depth_images = 0
         self._bag = bag
         self._progress = progress
         self._recorder: BagRecorder | None = None
@@ -71,8 +72,10 @@ class RecordedGraph(DepthGraph):
         recorder.close(timeout_s=0.5 if self._stop_event.is_set() else 10.0)
 
     def _on_arrival(self, arrival: Arrival) -> None:
-        if self.first_depth_s is None and arrival.topic == f"/{self._namespace}/depth/image_rect":
-            self.first_depth_s = time.monotonic()
+        if arrival.topic == f"/{self._namespace}/depth/image_rect":
+            self.depth_images += 1
+            if self.first_depth_s is None:
+                self.first_depth_s = time.monotonic()
 
     def _start_node(self, node: ManagedNode) -> None:
         if isinstance(node, FocusSweepNode):
