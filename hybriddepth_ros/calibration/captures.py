@@ -15,6 +15,7 @@ import yaml
 from hybriddepth_ros.calibration.board import BoardSpec, Grey
 from hybriddepth_ros.errors import OutputError, ParameterError, StackError
 from hybriddepth_ros.image_files import read_image
+from hybriddepth_ros.yaml_files import read_yaml
 
 MANIFEST = "captures.yaml"
 _APPROACHES = {"rising": 1, "falling": -1}
@@ -110,12 +111,7 @@ def _write(folder: Path, name: str, image: Grey) -> str:
 def read_captures(folder: Path, board: BoardSpec | None = None) -> Captures:
     """A folder's captures; `board` where the manifest names none. ParameterError names file and key."""
     path = folder / MANIFEST
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ParameterError(f"{path}: expected the list of captured images: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-99-99, or bytes that are no text
-        raise ParameterError(f"{path}: expected YAML") from None
+    values = read_yaml(path, "the list of captured images")
     try:
         if not isinstance(values, dict):
             raise ParameterError("expected keys and values: board, intrinsics, sweeps")

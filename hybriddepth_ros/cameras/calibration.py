@@ -6,7 +6,6 @@ and adds what a moving focus needs. All but the intrinsics may be missing: steps
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 
 from hybriddepth_ros.errors import OutputError, ParameterError, StackError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
+from hybriddepth_ros.yaml_files import read_yaml, write_whole
 
 Pairs = tuple[tuple[float, float], ...]
 
@@ -112,13 +112,7 @@ _DERIVED = ("fx", "fy", "cx", "cy")  # the same as camera_matrix, to read at a g
 def read_calibration(path: str | Path) -> CameraCalibration:
     """Also a plain camera_info file, as camera_calibration writes; ParameterError names file and key."""
     path = Path(path).expanduser()
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ParameterError(f"{path}: expected a calibration: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ParameterError(f"{path}: expected YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+    values = read_yaml(path, "a calibration")
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected keys and values, at least image_width and camera_matrix")
     try:
@@ -130,14 +124,9 @@ def read_calibration(path: str | Path) -> CameraCalibration:
 def write_calibration(path: str | Path, calibration: CameraCalibration) -> None:
     """Whole or not at all: a file that was there stays until the new one is written."""
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    text = yaml.safe_dump(_to_values(calibration), sort_keys=False, default_flow_style=None)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(
-            yaml.safe_dump(_to_values(calibration), sort_keys=False, default_flow_style=None),
-            encoding="utf-8",
-        )
-        os.replace(part, path)
+        write_whole(path, text)
     except OSError as error:
         raise OutputError(f"{path}: could not be written ({error.strerror})") from None
 

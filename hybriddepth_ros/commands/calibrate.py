@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-import yaml
 
 from hybriddepth_ros.commands.options import parse_assignments
 from hybriddepth_ros.errors import HybridDepthError, OutputError, ParameterError
 from hybriddepth_ros.parameters import nearest_name
+from hybriddepth_ros.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from hybriddepth_ros.calibration.board import BoardSpec
@@ -122,12 +122,7 @@ def _options(camera: str, params: Optional[Path], assignments: Optional[list[str
 
 def _of_file(camera: str, path: Path) -> dict[str, Any]:
     """The camera's options of a file that holds them alone, or of a parameter file of the nodes."""
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ParameterError(f"--params {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-99-99, or bytes that are no text
-        raise ParameterError(f"--params {path}: expected YAML") from None
+    values = read_yaml(path, option="--params")
     if not isinstance(values, dict):
         raise ParameterError(f"--params {path}: expected the camera's options by name")
     sections = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from hybriddepth_ros.chart_style import COLOURS, chart_figure, label_axis
 from hybriddepth_ros.evaluation.metrics import relative_error
 from hybriddepth_ros.evaluation.store import Thumbnails
 from hybriddepth_ros.evaluation.summary import ModelSummary
@@ -23,8 +23,7 @@ from hybriddepth_ros.pictures import (
     sigma_scale,
 )
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_SIZE_IN = (5.2, 3.8)  # of one chart
 
 
 def draw_frame(models: Sequence[tuple[str, Thumbnails]]) -> bytes:
@@ -50,7 +49,7 @@ def draw_frame(models: Sequence[tuple[str, Thumbnails]]) -> bytes:
 
 def draw_by_distance(models: Sequence[ModelSummary]) -> bytes:
     """PNG: relative error and relative sigma over the true distance, and the coverage there."""
-    figure, (error_axis, coverage_axis) = _figure(2)
+    figure, (error_axis, coverage_axis) = chart_figure(2, *_SIZE_IN)
     for colour, model in _coloured(models):
         bins = model.distances
         centres = [2.0 / (1.0 / b.near + 1.0 / b.far) for b in bins]
@@ -62,8 +61,10 @@ def draw_by_distance(models: Sequence[ModelSummary]) -> bytes:
         coverage_axis.plot(centres, [100 * b.coverage_2_sigma for b in bins], "s--", color=colour, ms=3, lw=1)
     for share in (68.3, 95.4):
         coverage_axis.axhline(share, color="#8c959f", lw=0.8, ls=":")
-    _label(error_axis, "true distance [m]", "median |error| / truth, dashed: sigma / truth [%]", legend=True)
-    _label(coverage_axis, "true distance [m]", "within 1 sigma, dashed: 2 sigma [%]")
+    label_axis(
+        error_axis, "true distance [m]", "median |error| / truth, dashed: sigma / truth [%]", legend=True
+    )
+    label_axis(coverage_axis, "true distance [m]", "within 1 sigma, dashed: 2 sigma [%]")
     coverage_axis.set_ylim(0, 103)
     error_axis.set_ylim(bottom=0)
     return png(figure)
@@ -71,7 +72,7 @@ def draw_by_distance(models: Sequence[ModelSummary]) -> bytes:
 
 def draw_by_texture(models: Sequence[ModelSummary]) -> bytes:
     """PNG: relative error and the estimated share over texture."""
-    figure, (error_axis, share_axis) = _figure(2)
+    figure, (error_axis, share_axis) = chart_figure(2, *_SIZE_IN)
     for colour, model in _coloured(models):
         centres = [(max(b.low, 0.1) * max(b.high, 0.1)) ** 0.5 for b in model.textures]
         error = [100 * b.median_relative for b in model.textures]
@@ -81,8 +82,8 @@ def draw_by_texture(models: Sequence[ModelSummary]) -> bytes:
     for axis in (error_axis, share_axis):
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-    _label(error_axis, "texture [grey levels]", "median |error| / truth [%]", legend=True)
-    _label(share_axis, "texture [grey levels]", "estimated [%]")
+    label_axis(error_axis, "texture [grey levels]", "median |error| / truth [%]", legend=True)
+    label_axis(share_axis, "texture [grey levels]", "estimated [%]")
     share_axis.set_ylim(0, 103)
     error_axis.set_ylim(bottom=0)
     return png(figure)
@@ -90,12 +91,12 @@ def draw_by_texture(models: Sequence[ModelSummary]) -> bytes:
 
 def draw_reliability(models: Sequence[ModelSummary]) -> bytes:
     """PNG: the share of pixels within an interval, over the share that a Gaussian would have there."""
-    figure, (axis,) = _figure(1)
+    figure, (axis,) = chart_figure(1, *_SIZE_IN)
     nominal = 100 * np.array(NOMINAL)
     axis.plot([0, 100], [0, 100], color="#8c959f", lw=0.8, ls=":")
     for colour, model in _coloured(models):
         axis.plot(nominal, 100 * model.reliability, "o-", color=colour, ms=3, label=model.label)
-    _label(axis, "nominal [%]", "found [%]", legend=True)
+    label_axis(axis, "nominal [%]", "found [%]", legend=True)
     axis.set_xlim(0, 100)
     axis.set_ylim(0, 100)
     axis.set_aspect("equal")
@@ -104,7 +105,7 @@ def draw_reliability(models: Sequence[ModelSummary]) -> bytes:
 
 def draw_sparsification(models: Sequence[ModelSummary]) -> bytes:
     """PNG: the error of what is left when the least certain pixels go first, against the oracle's order."""
-    figure, axes = _figure(2)
+    figure, axes = chart_figure(2, *_SIZE_IN)
     titles = (("abs_rel", "mean |error| / truth [%]", 100.0), ("rmse", "RMSE [m]", 1.0))
     for axis, (measure, title, factor) in zip(axes, titles, strict=True):
         for colour, model in _coloured(models):
@@ -112,27 +113,10 @@ def draw_sparsification(models: Sequence[ModelSummary]) -> bytes:
             removed = 100 * curves.fractions
             axis.plot(removed, factor * curves.by_sigma, color=colour, label=model.label)
             axis.plot(removed, factor * curves.by_error, "--", color=colour, lw=1)
-        _label(axis, "pixels taken away [%]", title, legend=measure == "abs_rel")
+        label_axis(axis, "pixels taken away [%]", title, legend=measure == "abs_rel")
         axis.set_ylim(bottom=0)
     return png(figure)
 
 
 def _coloured(models: Sequence[ModelSummary]) -> list[tuple[str, ModelSummary]]:
     return [(COLOURS[i % len(COLOURS)], model) for i, model in enumerate(models)]
-
-
-def _figure(columns: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2 * columns, 3.8), dpi=110)
-    figure.set_layout_engine("constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def _label(axis: Any, x: str, y: str, legend: bool = False) -> None:
-    axis.set_xlabel(x, fontsize=9)
-    axis.set_ylabel(y, fontsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8)
-    if legend:
-        axis.legend(frameon=False, fontsize=8)

@@ -16,6 +16,7 @@ import yaml
 
 from hybriddepth_ros.errors import WeightsError
 from hybriddepth_ros.parameters import nearest_name
+from hybriddepth_ros.yaml_files import write_whole
 
 FOLDER_VARIABLE = "HYBRIDDEPTH_WEIGHTS"
 MODELS = ("hybriddepth", "crossdepth", "depth_anything")
@@ -176,12 +177,7 @@ def _is_number(value: Any) -> bool:
 
 def write_yaml(path: Path, content: Mapping[str, Any], header: str) -> None:
     """Write a YAML file; it appears under its name when it is whole."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(header + yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, header + yaml.safe_dump(dict(content), sort_keys=False))
     except OSError as error:
         raise WeightsError(f"{path}: expected a place that can be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)

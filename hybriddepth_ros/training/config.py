@@ -13,6 +13,7 @@ from hybriddepth_ros.errors import OutputError, ParameterError
 from hybriddepth_ros.parameters import from_mapping, nearest_name
 from hybriddepth_ros.training.published_settings import CrossDepthTraining, HybridDepthTraining
 from hybriddepth_ros.training.sweepnet_settings import SweepNetTraining
+from hybriddepth_ros.yaml_files import read_yaml, write_whole
 
 Settings = SweepNetTraining | HybridDepthTraining | CrossDepthTraining
 
@@ -37,13 +38,7 @@ class TrainingConfig:
 
 def read_config(path: Path) -> TrainingConfig:
     """ParameterError names what is wrong with the file, an unknown key with the nearest known one."""
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ParameterError(f"{path}: expected a training config: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ParameterError(f"{path}: expected YAML{f' at line {mark.line + 1}' if mark else ''}") from None
+    values = read_yaml(path, "a training config")
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: expected keys and values, at least model")
     model = values.pop("model", None)
@@ -71,11 +66,8 @@ def keep_record(folder: Path, config: TrainingConfig) -> None:
                 )
     if not is_first_process():
         return
-    part = record.with_name(f"{RECORD}.{os.getpid()}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, record)
+        write_whole(record, text)
     except OSError as error:
         raise OutputError(f"--out {folder}: expected a writable folder ({error.strerror})") from None
 
