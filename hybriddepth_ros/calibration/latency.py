@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hybriddepth_ros.calibration.curves import fit_peak
 from hybriddepth_ros.calibration.rig import ASSUMED_SETTLE_MS, Operator, Placement, Rig
-from hybriddepth_ros.calibration.sharpness import central_region, region_sharpness
+from hybriddepth_ros.calibration.sharpness import central_region, region_sharpness, sharpness_products
 from hybriddepth_ros.cameras.source import RawFrame
 from hybriddepth_ros.errors import CalibrationError
 
@@ -48,18 +48,39 @@ class StepResponse:
 
 
 @dataclass(frozen=True)
+class WayAtRest:
+    """What a lens at rest shows at positions on the way of a move.
+
+    share [P]: of the way, rising from 0 to 1; products [P, P]: mean product of the gradients of two of the
+    images, noise taken out, as `sharpness_products` tells them; noise: what it adds to the sharpness of one.
+    """
+
+    share: Values
+    products: Values
+    noise: float
+
+    def level(self, weights: Values) -> Values:
+        """Root of the sharpness [N] of frames that are means of the images by weights [N, P].
+
+        Images that differ in blur lose contrast when they are averaged, and so do those that are magnified
+        differently: it is less than the mean of their contrasts.
+        """
+        energy = np.einsum("np,pq,nq->n", weights, self.products, weights)
+        return np.asarray(np.sqrt(np.maximum(energy, 0.0) + self.noise))
+
+
+@dataclass(frozen=True)
 class LongResponse:
     """Frames after moves from the far end of the range, of which only the arrival is seen well.
 
-    time_ms [N], exposure_ms as in StepResponse; level [N]: root of the sharpness, 0 = at the beginning of the
-    move, 1 = at its end; at_rest [P, 2]: (share of the way, level) with the lens at rest; distance: of the
-    move, full_distance: of the whole range, in actuator units.
+    time_ms [N], exposure_ms as in StepResponse; level [N]: root of the sharpness; at_rest: the way as it is
+    seen with the lens at rest; distance: of the move, full_distance: of the whole range, in actuator units.
     """
 
     time_ms: Values
     level: Values
     exposure_ms: float
-    at_rest: Values
+    at_rest: WayAtRest
     distance: float
     full_distance: float
 
@@ -121,12 +142,9 @@ def capture_step_response(rig: Rig, operator: Operator) -> tuple[StepResponse, L
     rig.shot(positions[0], -1)
     short = _short_steps(rig, region, (float(positions[0]), float(positions[-1])), levels)
     far = high if side > 0 else low
-    inward = -1 if side > 0 else 1
-    way = (
-        outer + (far - outer) * np.linspace(1.0, 0.0, _ON_THE_WAY, endpoint=False) ** 2
-    )  # dense by the flank
-    long = _long_moves(rig, region, (far, near), np.concatenate([at_rest(way, inward), levels[inward]]))
-    return short, long
+    # Dense by the flank, where the sharpness begins to grow.
+    way = outer + (far - outer) * np.linspace(1.0, 0.0, _ON_THE_WAY, endpoint=False) ** 2
+    return short, _long_moves(rig, region, np.concatenate([way, positions]), (far, near))
 
 
 def _short_steps(
@@ -153,8 +171,9 @@ def _short_steps(
     )
 
 
-def _long_moves(rig: Rig, region: Values, ends: tuple[float, float], at_rest: Values) -> LongResponse:
-    """From the first of `ends` to the second; at_rest [P, 2]: (actuator, sharpness) on the way."""
+def _long_moves(rig: Rig, region: Values, positions: Values, ends: tuple[float, float]) -> LongResponse:
+    """From the first of `ends` to the second; positions [P]: on the way, where it is looked at before."""
+    at_rest = _way_at_rest(rig, region, positions, ends)
     times: list[Values] = []
     seen: list[Values] = []
     exposures: list[float] = []
@@ -166,18 +185,24 @@ def _long_moves(rig: Rig, region: Values, ends: tuple[float, float], at_rest: Va
         seen.append(levels)
         exposures += _exposures_ms(frames)
     low, high = rig.position_range
-    way = (at_rest[:, 0] - ends[0]) / (ends[1] - ends[0])
-    # A frame of the moving lens is a mean of images: it is gradients that are averaged, not their squares.
-    contrast = np.sqrt(at_rest[:, 1])
-    first, last = contrast[0], contrast[-1]
     return LongResponse(
         np.concatenate(times),
-        (np.sqrt(np.concatenate(seen)) - first) / (last - first),
+        np.sqrt(np.concatenate(seen)),
         float(np.median(exposures)),
-        np.column_stack([way, (contrast - first) / (last - first)]),
+        at_rest,
         abs(ends[1] - ends[0]),
         high - low,
     )
+
+
+def _way_at_rest(rig: Rig, region: Values, positions: Values, ends: tuple[float, float]) -> WayAtRest:
+    shots = rig.shots(positions, 1 if ends[1] > ends[0] else -1)
+    again, _ = rig.read()
+    (first, cross), (_, second) = sharpness_products([shots[-1].image, again], region)
+    share = (np.array([shot.actuator for shot in shots]) - ends[0]) / (ends[1] - ends[0])
+    noise = max(0.0, float(0.5 * (first + second) - cross))
+    products = sharpness_products([shot.image for shot in shots], region)
+    return WayAtRest(share, products - noise * np.eye(len(shots)), noise)
 
 
 def _move(
@@ -242,15 +267,26 @@ def expected_progress(time_ms: Values, exposure_ms: float, dead_ms: float, settl
 
 
 def expected_level(response: LongResponse, dead_ms: float, settle_ms: float) -> Values:
-    """Level [N] of an even move's frames: by what it is at rest on the way, averaged over their exposures."""
+    """Level [N] of an even move's frames, each a mean of what the lens shows at rest on the way."""
     moments = response.exposure_ms * ((np.arange(_WITHIN_EXPOSURE) + 0.5) / _WITHIN_EXPOSURE - 0.5)
     times = response.time_ms[:, None] + moments
     way = np.clip((times - dead_ms) / max(settle_ms - dead_ms, 1e-6), 0.0, 1.0)
-    return np.asarray(np.interp(way, *response.at_rest.T).mean(axis=1))
+    share = response.at_rest.share
+    place = np.interp(way, share, np.arange(len(share)))
+    before = np.minimum(place.astype(int), len(share) - 2)
+    frame = len(share) * np.arange(len(way))[:, None]
+    weights = np.zeros(len(way) * len(share))
+    for image, part in ((before, before + 1 - place), (before + 1, place - before)):
+        weights += np.bincount((frame + image).ravel(), part.ravel(), len(weights))
+    return response.at_rest.level(weights.reshape(len(way), len(share)) / _WITHIN_EXPOSURE)
 
 
-def fit_move(seen: Values, expected: Callable[[float, float], Values]) -> Move:
+def fit_move(
+    seen: Values, expected: Callable[[float, float], Values], known_dead_ms: float | None = None
+) -> Move:
     """The move whose `expected`(dead time, end) [N] fits `seen` [N] best, by ever finer grids.
+
+    known_dead_ms: not to be found, and then without error.
 
     CalibrationError for a lens that does not come to rest in time, or for what is no number.
     """
@@ -260,30 +296,31 @@ def fit_move(seen: Values, expected: Callable[[float, float], Values]) -> Move:
     def misfit(dead: float, settle: float) -> float:
         return float(np.abs(seen - expected(dead, settle)).sum())  # a frame that failed must not decide
 
-    dead, duration, step = 0.0, 0.5 * ASSUMED_SETTLE_MS, 20.0
-    grid = [(a, b) for a in np.arange(0.0, 200.0, step) for b in np.arange(1.0, ASSUMED_SETTLE_MS, step)]
+    dead, duration, step = known_dead_ms or 0.0, 0.5 * ASSUMED_SETTLE_MS, 20.0
+    begins = np.arange(0.0, 200.0, step) if known_dead_ms is None else [dead]
+    grid = [(a, b) for a in begins for b in np.arange(1.0, ASSUMED_SETTLE_MS, step)]
     while True:
         dead, duration = min(grid, key=lambda pair: misfit(pair[0], pair[0] + pair[1]))
         if step < 0.05:
             break
         step *= 0.4
         around = step * np.arange(-3, 4)
-        grid = [(max(0.0, dead + a), max(0.1, duration + b)) for a in around for b in around]
+        begins = np.maximum(0.0, dead + around) if known_dead_ms is None else [dead]
+        grid = [(a, max(0.1, duration + b)) for a in begins for b in around]
     settle = dead + duration
     if settle > 0.9 * ASSUMED_SETTLE_MS:
         raise CalibrationError(
             f"latency: expected the lens to rest within {ASSUMED_SETTLE_MS:g} ms, it did not"
         )
-    slopes = [
-        (expected(dead + a, settle + b) - expected(dead - a, settle - b)) / 0.2
-        for a, b in ((0.1, 0.0), (0.0, 0.1))
-    ]
-    matrix = np.column_stack(slopes)
+    changes = ((0.0, 0.1),) if known_dead_ms is not None else ((0.0, 0.1), (0.1, 0.0))
+    matrix = np.column_stack(
+        [(expected(dead + a, settle + b) - expected(dead - a, settle - b)) / 0.2 for a, b in changes]
+    )
     residual = seen - expected(dead, settle)
     covariance = np.linalg.pinv(matrix.T @ matrix) * float((residual**2).mean())
-    sigma = np.sqrt(np.diag(covariance))
+    settle_sigma, dead_sigma = (*np.sqrt(np.diag(covariance)), 0.0)[:2]
     rms = float(np.sqrt((residual**2).mean()))
-    return Move(float(dead), float(settle), float(sigma[0]), float(sigma[1]), rms)
+    return Move(float(dead), float(settle), float(dead_sigma), float(settle_sigma), rms)
 
 
 def solve_latency(response: StepResponse, long: LongResponse) -> LatencyResult:
@@ -293,7 +330,7 @@ def solve_latency(response: StepResponse, long: LongResponse) -> LatencyResult:
         lambda dead, settle: expected_progress(response.time_ms, response.exposure_ms, dead, settle),
     )
     # Its beginning is out of sight, and the dead time does not depend on the distance.
-    far = fit_move(long.level, lambda _, settle: expected_level(long, step.dead_ms, settle))
+    far = fit_move(long.level, lambda dead, settle: expected_level(long, dead, settle), step.dead_ms)
     further = (long.full_distance - long.distance) / max(long.distance - response.distance, 1e-9)
     growth = max(0.0, far.settle_ms - step.settle_ms)
     whole = max(step.settle_ms, far.settle_ms + further * growth)

@@ -9,6 +9,7 @@ from hybriddepth_ros.calibration.latency import (
     LongResponse,
     Move,
     StepResponse,
+    WayAtRest,
     expected_level,
     expected_progress,
     fit_move,
@@ -16,6 +17,8 @@ from hybriddepth_ros.calibration.latency import (
     solve_latency,
 )
 from hybriddepth_ros.errors import CalibrationError
+
+NOISE = 0.01  # added to the sharpness of every frame
 
 
 def response(dead: float, settle: float, exposure: float, noise: float, seed: int) -> StepResponse:
@@ -30,15 +33,20 @@ def response(dead: float, settle: float, exposure: float, noise: float, seed: in
     )
 
 
-def long_response(dead: float, settle: float, exposure: float) -> LongResponse:
-    """Over 200 of 250 units, of which only the last tenth shows."""
-    at_rest = np.array([(share, max(0.0, 10.0 * share - 9.0)) for share in np.linspace(0.0, 1.0, 201)])
+def long_response(dead: float, settle: float, exposure: float, alike: float = 1.0) -> LongResponse:
+    """Over 200 of 250 units, of which only the last tenth shows; images that are, at `alike` below 1, so far
+    from multiples of each other that their mean has less contrast than they have."""
+    share = np.linspace(0.0, 1.0, 201)
+    contrast = np.maximum(0.1, 10.0 * share - 9.0)
+    turn = np.arccos(alike) * share  # each image is a vector of this length and direction
+    images = contrast[:, None] * np.column_stack([np.cos(turn), np.sin(turn)])
     starts = np.arange(24) * 33.3 / 24
     times = np.concatenate([start + 33.3 * np.arange(-1, 12) for start in starts])
     inside = times[:, None] + exposure * (np.linspace(0.0, 1.0, 401)[None, :] - 0.5)
-    share = np.clip((inside - dead) / (settle - dead), 0.0, 1.0)
-    level = np.maximum(0.0, 10.0 * share - 9.0).mean(axis=1)
-    return LongResponse(times, level, exposure, at_rest, 200.0, 250.0)
+    way = np.clip((inside - dead) / (settle - dead), 0.0, 1.0)
+    seen = np.stack([np.interp(way, share, column) for column in images.T]).mean(axis=-1)
+    level = np.sqrt((seen**2).sum(axis=0) + NOISE)
+    return LongResponse(times, level, exposure, WayAtRest(share, images @ images.T, NOISE), 200.0, 250.0)
 
 
 def fit(step: StepResponse) -> Move:
@@ -62,10 +70,13 @@ def test_dead_and_settle_time_are_recovered(
     assert found.dead_ms == pytest.approx(dead, abs=tolerance)
 
 
+@pytest.mark.parametrize("alike", [1.0, 0.5])
 @pytest.mark.parametrize(("dead", "speed", "exposure"), [(5.0, 4.0, 8.0), (0.0, 4.0, 2.0), (12.0, 1.5, 20.0)])
-def test_settle_time_is_that_of_the_whole_range(dead: float, speed: float, exposure: float) -> None:
+def test_settle_time_is_that_of_the_whole_range(
+    dead: float, speed: float, exposure: float, alike: float
+) -> None:
     short = response(dead, dead + 20.0 / speed, exposure, 0.0, 1)
-    found = solve_latency(short, long_response(dead, dead + 200.0 / speed, exposure))
+    found = solve_latency(short, long_response(dead, dead + 200.0 / speed, exposure, alike))
     assert found.short_ms == pytest.approx(dead + 20.0 / speed, abs=0.5)
     assert found.long_ms == pytest.approx(dead + 200.0 / speed, abs=0.5)
     assert found.settle_ms == pytest.approx(dead + 250.0 / speed, abs=1.0)
@@ -78,8 +89,9 @@ def test_a_lens_whose_time_does_not_grow_keeps_the_longer_of_both() -> None:
     assert found.settle_ms == pytest.approx(60.0, abs=0.5)
 
 
-def test_the_level_of_a_moving_lens_is_that_of_the_way() -> None:
-    seen = long_response(5.0, 55.0, 8.0)
+@pytest.mark.parametrize("alike", [1.0, 0.3])
+def test_the_level_of_a_moving_lens_is_that_of_the_way(alike: float) -> None:
+    seen = long_response(5.0, 55.0, 8.0, alike)
     assert expected_level(seen, 5.0, 55.0) == pytest.approx(seen.level, abs=0.01)
 
 

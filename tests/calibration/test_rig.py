@@ -1,10 +1,16 @@
 """How pictures are taken: with the lens at rest, approached from the right side, about the peak."""
 
+import cv2
 import numpy as np
 import pytest
 
 from hybriddepth_ros.calibration.rig import Placement
-from hybriddepth_ros.calibration.sharpness import central_region, magnified, region_sharpness
+from hybriddepth_ros.calibration.sharpness import (
+    central_region,
+    magnified,
+    region_sharpness,
+    sharpness_products,
+)
 from tests.calibration.conftest import MakeRig
 
 
@@ -58,3 +64,18 @@ def test_a_region_outside_the_image_is_not_sharp() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 100), np.uint8)
     assert region_sharpness(noise, central_region((100, 100)) + 500.0) == 0.0
     assert region_sharpness(noise, central_region((100, 100))) > 0.1
+
+
+def test_products_tell_the_sharpness_of_a_mean_of_images() -> None:
+    rng = np.random.default_rng(3)
+    sharp = rng.integers(40, 200, (100, 120)).astype(np.uint8)
+    images = [sharp, cv2.GaussianBlur(sharp, (0, 0), 1.5), cv2.GaussianBlur(sharp, (0, 0), 3.0)]
+    region = central_region((120, 100))
+    products = sharpness_products(images, region)
+    assert np.diag(products) == pytest.approx([region_sharpness(image, region) for image in images], rel=1e-5)
+    weights = np.array([0.2, 0.5, 0.3])
+    mean = np.tensordot(weights, np.stack(images).astype(np.float64), axes=1)
+    assert weights @ products @ weights == pytest.approx(
+        region_sharpness(np.round(mean).astype(np.uint8), region), rel=0.01
+    )
+    assert not sharpness_products(images, region + 500.0).any()
