@@ -122,6 +122,15 @@ class AssembledCamera(FocusCamera):
         table = rising if focus_diopters >= here else self._table(rising=False)
         return table.actuator(focus_diopters), table
 
+    def nearest_focus(self, focus_diopters: float) -> float:
+        """By the branch of the hysteresis on which the focus rises."""
+        table = self._table(rising=True)
+        actuator = table.actuator(focus_diopters)
+        reached = self._focus_lens.nearest(actuator)
+        if abs(reached - actuator) <= _SAME_POSITION:
+            return focus_diopters
+        return focus_diopters + table.diopters(reached) - table.diopters(actuator)
+
     def read(self, timeout_s: float = 1.0) -> CameraFrame:
         raw = self._source.read(timeout_s)
         temperature_c = self._focus_lens.state().temperature_c  # a lens that is gone or too hot says so here

@@ -119,6 +119,10 @@ class FocusCamera(ABC):
     def focus_range_diopters(self) -> tuple[float, float]:
         """(far, near) focus limits [1/m]."""
 
+    def nearest_focus(self, focus_diopters: float) -> float:
+        """The focus [1/m] that it takes when it is sent to this one: a motor of whole steps rounds."""
+        return focus_diopters
+
     @property
     @abstractmethod
     def frame_rate_hz(self) -> float:

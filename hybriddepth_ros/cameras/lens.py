@@ -52,6 +52,10 @@ class FocusLens(ABC):
     def position_range(self) -> tuple[float, float]:
         """(lowest, highest) position, once opened."""
 
+    def nearest(self, position: float) -> float:
+        """The position that it takes when it is sent to this one: a motor of whole steps rounds."""
+        return position
+
     @abstractmethod
     def state(self) -> LensState:
         """What it last told; asks the device only where that delays no command."""

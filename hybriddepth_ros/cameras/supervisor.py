@@ -16,7 +16,8 @@ from hybriddepth_ros.cameras.sweep import FocusSweep, SweepOptions, SweptFrame
 from hybriddepth_ros.errors import CameraEnded, CameraError
 
 FIRST_REOPEN_DELAY_S = 0.25
-LONGEST_REOPEN_DELAY_S = 2.0  # so that a camera that is plugged in again and opens at once sweeps within 3 s
+# So that a camera that is plugged in again sweeps within 3 s, also one that first finds its exposure in 1 s.
+LONGEST_REOPEN_DELAY_S = 1.0
 _POLL_S = 0.1
 # Stopping and closing are to be over within 1.5 s, also where a device hangs in both.
 _SWEEP_STOP_LIMIT_S = 0.4

@@ -350,6 +350,9 @@ class V4L2Motor(FocusLens):
         control = self._focus()
         return (float(control.minimum), float(control.maximum))
 
+    def nearest(self, position: float) -> float:
+        return float(self._focus().nearest(position))
+
     def state(self) -> LensState:
         return LensState(self._position)
 

@@ -56,7 +56,8 @@ class TimedOptions:
     """Of both parts; times in ms. drift_ppm: how much faster than told the sensor runs. jitter_ms: of the
     delivery, evenly spread. stray_ms: of the exposure's start, evenly spread. dropped: share of frames that
     the driver loses. hysteresis: how far above its target the lens stops when it comes from above [1/m].
-    command_ms: how long a command takes to reach the lens. warm_c: its temperature; hottest_c: it gives up.
+    command_ms: how long a command takes to reach the lens. opening_ms: how long opening the camera takes.
+    warm_c: the lens's temperature; hottest_c: it gives up.
     """
 
     frame_rate_hz: float = 60.0
@@ -69,6 +70,7 @@ class TimedOptions:
     buffers: int = 4
     drift_ppm: float = 80.0
     command_ms: float = 0.3
+    opening_ms: float = 0.0
     dead_ms: float = 1.0
     move_ms: float = 3.0
     hysteresis: float = 0.0
@@ -255,6 +257,7 @@ class TimedSource(ImageSource):
 
     def open(self) -> None:
         self.plug.check(CameraError, opening=True)
+        self._clock.pass_ns(round(self._options.opening_ms * 1e6))
         self._first_ns, self._sequence = self._clock.steady_ns, 0
         self._next = None
         self._buffers.clear()

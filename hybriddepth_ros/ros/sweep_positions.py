@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hybriddepth_ros.cameras import FocusCamera
 from hybriddepth_ros.errors import CameraError
@@ -20,6 +21,29 @@ def sweep_positions(
 
     CameraError where it reaches too little of what was asked for.
     """
+    wanted, warnings = _wanted(parameters, camera)
+    kept: dict[float, float] = {}  # by what the lens makes of it: a motor may have coarse steps
+    for focus in wanted:
+        kept.setdefault(camera.nearest_focus(focus), focus)
+    if len(kept) < 2:
+        raise CameraError(
+            f"focus_diopters: expected foci that the lens tells apart, got {_told(wanted)} 1/m, which are one"
+            " step of its motor"
+        )
+    if len(kept) < len(wanted):
+        left_out = [focus for focus in wanted if focus not in kept.values()]
+        text = f"the lens's steps are coarse: {_told(left_out)} 1/m would be swept twice and is left out"
+        warnings = (*warnings, text)
+    return tuple(kept.values()), warnings
+
+
+def _told(foci: Sequence[float]) -> str:
+    return ", ".join(f"{focus:g}" for focus in foci)
+
+
+def _wanted(
+    parameters: FocusSweepParameters, camera: FocusCamera
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
     low, high = parameters.sweep_options.focus_range(camera)
     if parameters.focus_diopters:
         for focus in parameters.focus_diopters:
@@ -33,10 +57,9 @@ def sweep_positions(
         return _planned(parameters, camera, low, high)
     reached = tuple(min(max(focus, low), high) for focus in suggested)
     if len(set(reached)) < len(reached):
-        told = ", ".join(f"{focus:g}" for focus in suggested)
         raise CameraError(
             f"focus_diopters: expected positions of {low:g} to {high:g} 1/m, as more than one of what the"
-            f" camera suggests lies beyond the same end of that ({told})"
+            f" camera suggests lies beyond the same end of that ({_told(suggested)})"
         )
     return reached, ()
 

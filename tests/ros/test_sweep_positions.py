@@ -15,8 +15,13 @@ from hybriddepth_ros.ros.schema import FocusSweepParameters
 from hybriddepth_ros.ros.sweep_positions import sweep_positions
 
 
-def camera(low: float, high: float, suggested: tuple[float, ...] = ()) -> Any:
-    return SimpleNamespace(focus_range_diopters=(low, high), default_focus_diopters=suggested, lens=None)
+def camera(low: float, high: float, suggested: tuple[float, ...] = (), step: float = 0.0) -> Any:
+    return SimpleNamespace(
+        focus_range_diopters=(low, high),
+        default_focus_diopters=suggested,
+        lens=None,
+        nearest_focus=lambda focus: step * round(focus / step) if step else focus,
+    )
 
 
 @given(
@@ -74,3 +79,13 @@ def test_a_suggestion_is_taken_unless_its_foci_become_one() -> None:
     assert sweep_positions(parameters, camera(0.0, 3.0, (0.0, 1.0, 3.00001)))[0] == (0.0, 1.0, 3.0)
     with pytest.raises(CameraError, match=r"suggests lies beyond the same end of that \(0, 4, 5\)"):
         sweep_positions(parameters, camera(0.0, 3.0, (0.0, 4.0, 5.0)))
+
+
+def test_foci_of_one_step_of_the_motor_are_swept_once() -> None:
+    parameters = FocusSweepParameters(focus_diopters=(0.5, 1.0, 1.06, 1.5))
+    assert sweep_positions(parameters, camera(0.0, 3.0)) == ((0.5, 1.0, 1.06, 1.5), ())
+    foci, warnings = sweep_positions(parameters, camera(0.0, 3.0, step=0.25))
+    assert foci == (0.5, 1.0, 1.5)
+    assert warnings == ("the lens's steps are coarse: 1.06 1/m would be swept twice and is left out",)
+    with pytest.raises(CameraError, match="one step of its motor"):
+        sweep_positions(FocusSweepParameters(focus_diopters=(1.0, 1.06)), camera(0.0, 3.0, step=0.25))
