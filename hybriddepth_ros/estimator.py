@@ -11,9 +11,18 @@ import numpy.typing as npt
 
 from hybriddepth_ros.all_in_focus import all_in_focus
 from hybriddepth_ros.errors import ParameterError, RegistrationError
-from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
+from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.image_files import ImageRGB, to_grey
-from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, AlignedStack, FocusEstimate, load_model, load_prior
+from hybriddepth_ros.models import (
+    NO_PRIOR,
+    PRECISIONS,
+    AlignedStack,
+    FocusEstimate,
+    RollingModel,
+    load_model,
+    load_prior,
+    rolling_model,
+)
 from hybriddepth_ros.models.prior_fusion import with_prior
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
@@ -137,7 +146,7 @@ class DepthEstimator:
         """Depth in the frame of the slice `reference`, None = as the options say; RegistrationError if fewer
         than two slices can be aligned.
         """
-        options, clock = self.options, _Stopwatch()
+        options, clock = self.options, Stopwatch()
         if reference is None:
             reference = reference_index(stack, options.reference)
 
@@ -145,8 +154,26 @@ class DepthEstimator:
         clock.lap("register")
         aligned = align(stack, registration)
         clock.lap("warp")
-        focus = doubted(self._model(aligned), aligned, registration, max_residual_px(stack, options))
+        focus = self._model(aligned)
         clock.lap(self.model_name)
+        return self.finish(focus, aligned, registration, stack.slices[reference], stack.camera, clock)
+
+    def rolling_model(self) -> RollingModel:
+        """The model as it takes one new slice at a time; knows nothing of any slice yet."""
+        return rolling_model(self._model)
+
+    def finish(
+        self,
+        focus: FocusEstimate,
+        aligned: AlignedStack,
+        registration: Registration,
+        reference: FocalSlice,
+        camera: CameraIntrinsics | None,
+        clock: Stopwatch,
+    ) -> DepthEstimate:
+        """From what the model found to metres; camera: intrinsics of slices without their own."""
+        options = self.options
+        focus = doubted(focus, aligned, registration, options.max_residual * aligned.images.shape[2])
         sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
         clock.lap("all_in_focus")
         if self._prior is not None:
@@ -158,14 +185,14 @@ class DepthEstimator:
         depth, sigma, removed = to_metres(focus, options)
         clock.lap("to_metres")
 
-        camera = stack.slices[reference].camera or stack.camera
+        camera = reference.camera or camera
         return DepthEstimate(
             depth,
             sigma,
             sharp,
             registration,
             camera=replace(camera, distortion=()) if camera else None,
-            stamp_ns=stack.slices[reference].stamp_ns,
+            stamp_ns=reference.stamp_ns,
             blur_px_per_diopter=focus.blur_px_per_diopter,
             timings_ms=clock.laps_ms,
             removed=removed,
@@ -260,13 +287,13 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
                 flags=flags,
                 borderMode=cv2.BORDER_REFLECT_101,
             )
-            covered[row] = _inside(transform, width, height)
+            covered[row] = inside(transform, width, height)
     lens_blur = blur_px_per_diopter(stack.lens) if stack.lens else None
     reference = order.index(registration.reference)
     return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur, reference)
 
 
-def _inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
+def inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
     """Which pixels of the reference [H, W] fall into the slice."""
     corners = np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], np.float64)
     back = cv2.perspectiveTransform(corners, np.linalg.inv(transform))
@@ -325,7 +352,7 @@ def to_metres(
     )
 
 
-class _Stopwatch:
+class Stopwatch:
     """Wall time per stage."""
 
     def __init__(self) -> None:

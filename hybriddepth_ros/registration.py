@@ -26,6 +26,7 @@ from hybriddepth_ros.tiles import MAX_STEP_PX, TileGradients, TileGrid
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 Float64 = npt.NDArray[np.float64]
+Pyramid = list[Floats]
 
 FINEST_WIDTH_PX = 640  # the finest level is half the image, but at most this wide: 0.05 px there are enough
 COARSEST_WIDTH_PX = 40
@@ -101,6 +102,19 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class SliceFit:
+    """How one slice lies over the reference; the fields of Registration, without [S]."""
+
+    transform: Float64
+    residual_before_px: float
+    residual_px: float
+    used: bool
+    textured_tiles: int
+    residual_p75_px: float
+    tile_residual_px: Float64
+
+
+@dataclass(frozen=True)
 class _Fit:
     """One slice's motion at one level, and how well the tiles agree with it.
 
@@ -142,47 +156,98 @@ def register(
 
     homographies = list(_workers.map(coarse, range(len(levels))))
 
-    scales = np.array([np.sqrt(abs(np.linalg.det(h[:2, :2]))) - 1.0 for h in homographies])
+    scales = np.array([_scale(h) - 1.0 for h in homographies])
     expected_scales = np.asarray(magnifications or np.ones(len(greys)), np.float64) - 1.0
     # What the slices contradict is not known: intrinsics of another focus, or of another lens.
     if magnifications is None or np.median(np.abs(scales - expected_scales)) > MAX_SCALE_SURPRISE:
-        expected_scales = _breathing_slope(focus_step, scales) * focus_step
-    breathing = _breathing_slope(focus_step, expected_scales)
+        expected_scales = breathing_slope(focus_step, scales) * focus_step
+    breathing = breathing_slope(focus_step, expected_scales)
 
     prior_sigma = PRIOR_SIGMA.copy()
     prior_sigma[SCALE] = BREATHING_SIGMA
-    to_full = width / levels[reference][0].shape[1]
+
+    def fine(index: int) -> SliceFit:
+        still, moving = levels[reference][0], levels[index][0]
+        fit = _align_level(still, moving, homographies[index], prior_sigma, float(expected_scales[index]))
+        return _measured(fit, still, (width, height), max_residual_px)
+
     columns, rows = TileGrid(*levels[reference][0].shape[::-1]).tiles
-
-    def fine(index: int) -> _Fit:
-        return _align_level(
-            levels[reference][0],
-            levels[index][0],
-            homographies[index],
-            prior_sigma,
-            float(expected_scales[index]),
-        )
-
     found = Registration.identity(len(greys), reference, (rows, columns))
     others = [index for index in range(len(greys)) if index != reference]
     for index, fit in zip(others, _workers.map(fine, others), strict=True):
-        textured, left_px = fit.textured, fit.left_px * to_full
-        at_least_px = np.where(fit.aligned, left_px, np.maximum(left_px, MAX_STEP_PX * to_full))
-        found.transforms[index] = _to_pixels(fit.homography, width, height)
-        found.textured_tiles[index] = textured.sum()
-        if found.textured_tiles[index] < MIN_TEXTURED_TILES:
-            found.residual_before_px[index] = found.residual_px[index] = found.residual_p75_px[index] = np.inf
-            found.used[index] = False
-            continue
-        found.residual_before_px[index] = np.median(fit.before_px[textured]) * to_full
-        found.residual_px[index] = middle = np.median(left_px[textured])
-        found.residual_p75_px[index] = np.percentile(at_least_px[textured], 75.0)
-        found.tile_residual_px[index] = np.where(textured, at_least_px, middle).reshape(rows, columns)
-        found.used[index] = middle <= max_residual_px and fit.similar[textured].mean() >= MIN_SIMILAR_SHARE
+        for name, value in vars(fit).items():
+            getattr(found, {"transform": "transforms"}.get(name, name))[index] = value
     return replace(found, breathing_per_diopter=float(breathing))
 
 
-def _breathing_slope(focus_step: Float64, scales: Float64) -> float:
+def pyramid_of(grey: npt.NDArray[np.uint8]) -> Pyramid:
+    """What `register_pair` takes of an image [H, W] uint8, to be kept as long as the image is."""
+    return _bandpass_pyramid(grey)
+
+
+def register_pair(
+    reference: Pyramid,
+    moving: Pyramid,
+    size: tuple[int, int],
+    max_residual_px: float,
+    expected_scale: float | None = None,
+    start: Float64 | None = None,
+) -> SliceFit:
+    """Register one slice to another, both as `pyramid_of` images of `size` (W, H) px.
+
+    expected_scale: relative magnification of the moving slice, None = unknown; start [3, 3]: pixel of the
+    reference -> pixel of the slice, as it is expected to be, which saves the search where it is not far off.
+    """
+    prior_sigma = PRIOR_SIGMA.copy()
+    if expected_scale is not None:
+        prior_sigma[SCALE] = BREATHING_SIGMA
+    scale = 1.0 if expected_scale is None else expected_scale
+
+    def fit(homography: Float64) -> SliceFit:
+        found = _align_level(reference[0], moving[0], homography, prior_sigma, scale - 1.0)
+        return _measured(found, reference[0], size, max_residual_px)
+
+    if start is not None:
+        homography = _to_normalised(start, *size)
+        for still, other in zip(reference[1:2], moving[1:2], strict=True):
+            homography = _align_level(still, other, homography, PRIOR_SIGMA, scale - 1.0).homography
+        found = fit(homography)
+        if found.used and np.isfinite(found.residual_px):
+            return found
+    return fit(_coarse_to_fine(reference[1:] or reference, moving[1:] or moving, scale))
+
+
+def _measured(fit: _Fit, reference: Floats, size: tuple[int, int], max_residual_px: float) -> SliceFit:
+    """What a fit at the finest level says in pixels of the full image (W, H)."""
+    to_full = size[0] / reference.shape[1]
+    columns, rows = TileGrid(*reference.shape[::-1]).tiles
+    textured, left_px = fit.textured, fit.left_px * to_full
+    at_least_px = np.where(fit.aligned, left_px, np.maximum(left_px, MAX_STEP_PX * to_full))
+    transform, count = _to_pixels(fit.homography, *size), int(textured.sum())
+    if count < MIN_TEXTURED_TILES:
+        return SliceFit(transform, np.inf, np.inf, False, count, np.inf, np.zeros((rows, columns)))
+    middle = float(np.median(left_px[textured]))
+    return SliceFit(
+        transform,
+        residual_before_px=float(np.median(fit.before_px[textured]) * to_full),
+        residual_px=middle,
+        used=bool(middle <= max_residual_px and fit.similar[textured].mean() >= MIN_SIMILAR_SHARE),
+        textured_tiles=count,
+        residual_p75_px=float(np.percentile(at_least_px[textured], 75.0)),
+        tile_residual_px=np.where(textured, at_least_px, middle).reshape(rows, columns),
+    )
+
+
+def scale_of(transform: Float64, size: tuple[int, int]) -> float:
+    """Relative magnification of a slice by its transform [3, 3] in pixels of images (W, H)."""
+    return _scale(_to_normalised(transform, *size))
+
+
+def _scale(homography: Float64) -> float:
+    return float(np.sqrt(abs(np.linalg.det(homography[:2, :2]))))
+
+
+def breathing_slope(focus_step: Float64, scales: Float64) -> float:
     """Relative magnification per diopter: the median of the slices' own slopes, weighted by their distance in
     focus.
     """
@@ -326,9 +391,20 @@ def _apply(homography: Float64, points: Float64) -> Float64:
 
 def _to_pixels(homography: Float64, width: int, height: int) -> Float64:
     """From normalised coordinates to pixels of an image of this size."""
-    half = 0.5 * width
-    to_pixels = np.array([[half, 0.0, 0.5 * (width - 1)], [0.0, half, 0.5 * (height - 1)], [0.0, 0.0, 1.0]])
+    to_pixels = _pixels(width, height)
     return to_pixels @ homography @ np.linalg.inv(to_pixels)
+
+
+def _to_normalised(transform: Float64, width: int, height: int) -> Float64:
+    """The reverse of `_to_pixels`, with 1 in the corner."""
+    to_pixels = _pixels(width, height)
+    homography = np.linalg.inv(to_pixels) @ transform @ to_pixels
+    return np.asarray(homography / homography[2, 2])
+
+
+def _pixels(width: int, height: int) -> Float64:
+    half = 0.5 * width
+    return np.array([[half, 0.0, 0.5 * (width - 1)], [0.0, half, 0.5 * (height - 1)], [0.0, 0.0, 1.0]])
 
 
 def _correlation(reference: Floats, moving: Floats, homography: Float64) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,50 @@ class FocusEstimate:
     diopters: npt.NDArray[np.float32]
     sigma_diopters: npt.NDArray[np.float32]
     blur_px_per_diopter: float
+
+
+@dataclass(frozen=True)
+class SlicePlace:
+    """Which slice a row of an AlignedStack is, from call to call, and how it was moved to lie there.
+
+    key: its own, never used again for another; transform [3, 3]: pixel of the stack's frame -> pixel of the
+    slice; still: it was not moved at all.
+    """
+
+    key: int
+    transform: npt.NDArray[np.float64]
+    still: bool
+
+
+class RollingModel(Protocol):
+    """Inverse depth again and again of a stack of which one slice is new each time, so that what was made of
+    the others may be kept. The new slice is the stack's reference.
+
+    reads_all_images: False = of the images of slices that were seen before, no fine structure is read, so
+    that they may be interpolated roughly.
+    """
+
+    reads_all_images: bool
+
+    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate: ...
+
+
+class WholeStack:
+    """A RollingModel that keeps nothing: the whole model, for every new slice."""
+
+    reads_all_images = True
+
+    def __init__(self, model: DepthModel) -> None:
+        self._model = model
+
+    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+        return self._model(stack)
+
+
+def rolling_model(model: DepthModel) -> RollingModel:
+    """What a model has for one new slice at a time, else the whole model."""
+    make: Callable[[], RollingModel] = getattr(model, "rolling", lambda: WholeStack(model))
+    return make()
 
 
 class DepthModel(Protocol):

@@ -15,9 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.image_files import to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
 from hybriddepth_ros.models.focus_fit import find_optics, fit_response
-from hybriddepth_ros.models.focus_measure import FocusMeasure, measure_focus, resize
+from hybriddepth_ros.models.focus_measure import (
+    FocusMeasure,
+    SliceMeasure,
+    join_measures,
+    measure_focus,
+    measure_slice,
+    resize,
+)
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 
@@ -46,22 +53,55 @@ class Classical:
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; sources in the module's text."""
         greys = [to_grey(image) for image in stack.images]
-        measure = measure_focus(greys)
-        optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
-        diopters, variance = fit_response(measure, stack.focus_diopters, optics)
-        variance = doubted(variance, measure)
-        full_guide = _sharpest(greys, measure.energies)
-        guide = resize(full_guide, (diopters.shape[0], diopters.shape[1]), cv2.INTER_AREA)
-        surface = smooth_along_surfaces(diopters, variance, guide)
-        slope, offset, variance = (resize(image, full_guide.shape) for image in surface)
-        sigma = np.sqrt(variance)
-        sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
-        diopters = slope * full_guide + offset
-        return FocusEstimate(
-            diopters.astype(np.float32, copy=False),
-            sigma.astype(np.float32, copy=False),
-            optics.blur_px_per_diopter,
-        )
+        return estimate_focus(stack, greys, measure_focus(greys))
+
+    def rolling(self) -> RollingClassical:
+        """The same, one new slice at a time."""
+        return RollingClassical()
+
+
+class RollingClassical:
+    """Measures each slice once, in its own frame. See RollingModel."""
+
+    reads_all_images = False
+
+    def __init__(self) -> None:
+        self._measured: dict[int, SliceMeasure] = {}
+
+    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+        """FocusEstimate at full resolution."""
+        greys = [to_grey(image) for image in stack.images]
+        self._measured = {
+            place.key: self._measured.get(place.key) or measure_slice(grey)
+            for place, grey in zip(places, greys, strict=True)
+        }
+        size = (stack.images.shape[2], stack.images.shape[1])
+        measures = [
+            own if place.still else own.moved(place.transform, size)
+            for place, own in zip(places, self._measured.values(), strict=True)
+        ]
+        return estimate_focus(stack, greys, join_measures(measures))
+
+
+def estimate_focus(
+    stack: AlignedStack, greys: Sequence[npt.NDArray[np.uint8]], measure: FocusMeasure
+) -> FocusEstimate:
+    """FocusEstimate at full resolution of what was measured; greys: the stack's images."""
+    optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+    diopters, variance = fit_response(measure, stack.focus_diopters, optics)
+    variance = doubted(variance, measure)
+    full_guide = _sharpest(greys, measure.energies)
+    guide = resize(full_guide, (diopters.shape[0], diopters.shape[1]), cv2.INTER_AREA)
+    surface = smooth_along_surfaces(diopters, variance, guide)
+    slope, offset, variance = (resize(image, full_guide.shape) for image in surface)
+    sigma = np.sqrt(variance)
+    sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
+    diopters = slope * full_guide + offset
+    return FocusEstimate(
+        diopters.astype(np.float32, copy=False),
+        sigma.astype(np.float32, copy=False),
+        optics.blur_px_per_diopter,
+    )
 
 
 def doubted(variance: Floats, measure: FocusMeasure) -> Floats:

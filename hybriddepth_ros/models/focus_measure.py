@@ -5,6 +5,7 @@ Sum-modified-Laplacian energy (Nayar and Nakagawa 1994) in three pass bands, on 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,38 +40,94 @@ class FocusMeasure:
     clipped: Floats
 
 
+@dataclass(frozen=True)
+class SliceMeasure:
+    """What is measured of one slice by itself, as FocusMeasure, in its own frame and exposure.
+
+    energies [BANDS, h, w]; core [h, w]: energy at the centre of the window; clipped [h, w]: share of the cell
+    that is over- or underexposed; cells [12, 16]: brightness.
+    """
+
+    energies: Floats
+    core: Floats
+    clipped: Floats
+    cells: Floats
+
+    def moved(self, transform: npt.NDArray[np.float64], size: tuple[int, int]) -> SliceMeasure:
+        """As it is seen from another frame: transform [3, 3] turns its pixels (images of W, H px) into this
+        slice's.
+        """
+        height, width = self.core.shape
+        step = np.array([size[0] / width, size[1] / height])
+        to_px = np.array(
+            [[step[0], 0.0, 0.5 * step[0] - 0.5], [0.0, step[1], 0.5 * step[1] - 0.5], [0.0, 0.0, 1.0]]
+        )
+        on_grid = np.linalg.inv(to_px) @ transform @ to_px
+
+        def warp(image: Floats) -> Floats:
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            border = cv2.BORDER_REFLECT_101
+            return np.asarray(
+                cv2.warpPerspective(image, on_grid, (width, height), flags=flags, borderMode=border),
+                np.float32,
+            )
+
+        energies = np.stack([warp(band) for band in self.energies])
+        return SliceMeasure(energies, warp(self.core), warp(self.clipped), self.cells)
+
+
 def measure_focus(greys: Sequence[npt.NDArray[np.uint8]]) -> FocusMeasure:
     """FocusMeasure of S images [H, W]."""
-    height, width = greys[0].shape
+    return join_measures([measure_slice(grey) for grey in greys])
+
+
+def measure_slice(grey: npt.NDArray[np.uint8]) -> SliceMeasure:
+    """SliceMeasure of an image [H, W]."""
+    height, width = grey.shape
     shape = (max(height // GRID_PX, 1), max(width // GRID_PX, 1))
-    energies = np.empty((len(greys), BANDS, *shape), np.float32)
-    core, clipped = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    energies, core = np.empty((BANDS, *shape), np.float32), np.empty(shape, np.float32)
     kernel = np.array([[1.0, -2.0, 1.0]], np.float32)
-    gains = exposure_gains(greys)
-    for index, grey in enumerate(greys):
-        level = grey.astype(np.float32)
-        for band in range(BANDS):
-            if band:
-                level = resize(level, (max(height >> band, 1), max(width >> band, 1)), cv2.INTER_AREA)
-            second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
-            energy = np.asarray(second_x * second_x + second_y * second_y, np.float32)
-            energy = resize(energy, shape, cv2.INTER_AREA) * np.float32(gains[index] ** -2)
-            cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[index, band])
-            if band == 1:
-                core = np.maximum(core, cv2.GaussianBlur(energy, (3, 3), CORE_SIGMA))
-        limits = ((grey <= CLIPPED[0]) | (grey >= CLIPPED[1])).view(np.uint8)
-        clipped = np.maximum(clipped, resize(limits.astype(np.float32), shape, cv2.INTER_AREA))
+    level = grey.astype(np.float32)
+    for band in range(BANDS):
+        if band:
+            level = resize(level, (max(height >> band, 1), max(width >> band, 1)), cv2.INTER_AREA)
+        second_x, second_y = cv2.filter2D(level, -1, kernel), cv2.filter2D(level, -1, kernel.T)
+        energy = np.asarray(second_x * second_x + second_y * second_y, np.float32)
+        energy = resize(energy, shape, cv2.INTER_AREA)
+        cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[band])
+        if band == 1:
+            cv2.GaussianBlur(energy, (3, 3), CORE_SIGMA, dst=core)
+    limits = ((grey <= CLIPPED[0]) | (grey >= CLIPPED[1])).view(np.uint8)
+    clipped = resize(limits.astype(np.float32), shape, cv2.INTER_AREA)
+    cells = cv2.resize(grey, (16, 12), interpolation=cv2.INTER_AREA)
+    return SliceMeasure(energies, core, clipped, np.asarray(cells, np.float32))
+
+
+def join_measures(slices: Sequence[SliceMeasure]) -> FocusMeasure:
+    """FocusMeasure of S slices that lie over each other."""
+    gains = exposure_gains(np.stack([item.cells for item in slices]))
+    powers = [np.float32(gain**-2) for gain in gains]
+    energies = np.stack([item.energies * power for item, power in zip(slices, powers, strict=True)])
+    core = largest([item.core * power for item, power in zip(slices, powers, strict=True)])
+    clipped = largest([item.clipped for item in slices])
     noise = noise_floor(energies)
     most = energies[:, 1].max(axis=0)
     own_share = np.maximum(core - noise[1], 0.0) / np.maximum(most, noise[1])
-    clipped = cv2.GaussianBlur(clipped, (0, 0), WINDOW_SIGMA)
-    return FocusMeasure(energies, noise, own_share, np.asarray(clipped, np.float32))
+    clipped = np.asarray(cv2.GaussianBlur(clipped, (0, 0), WINDOW_SIGMA), np.float32)
+    return FocusMeasure(energies, noise, own_share, clipped)
 
 
-def exposure_gains(greys: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float64]:
-    """Each slice's brightness [S] over the middle one's; defocus moves light about but keeps its sum."""
-    cells = np.stack([cv2.resize(grey, (16, 12), interpolation=cv2.INTER_AREA) for grey in greys]) + 1.0
-    return np.asarray(np.median(cells / cells[len(cells) // 2], axis=(1, 2)), np.float64)
+def largest(images: Sequence[Floats]) -> Floats:
+    """The largest of S images at each pixel."""
+    return np.asarray(functools.reduce(np.maximum, images), np.float32)
+
+
+def exposure_gains(cells: Floats) -> npt.NDArray[np.float64]:
+    """Each slice's brightness [S] over the middle one's, by cells [S, 12, 16]; defocus moves light about but
+    keeps its sum.
+    """
+    lit = cells + 1.0
+    return np.asarray(np.median(lit / lit[len(lit) // 2], axis=(1, 2)), np.float64)
 
 
 def noise_floor(energies: Floats) -> Floats:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hybriddepth_ros.models import AlignedStack, load_model
 from hybriddepth_ros.models.focus_fit import find_optics
-from hybriddepth_ros.models.focus_measure import exposure_gains, measure_focus
+from hybriddepth_ros.models.focus_measure import exposure_gains, measure_focus, measure_slice
 from tests import stacks
 
 FOCUS = np.array([0.4, 0.9, 1.4, 1.9, 2.4], np.float32)
@@ -153,7 +153,9 @@ def test_exposure_that_drifts_over_the_sweep_changes_little():
         [(image * gain).clip(0, 255).astype(np.uint8) for image, gain in zip(images, gains, strict=True)]
     )
     np.testing.assert_allclose(
-        exposure_gains([image[..., 0] for image in drifting]), gains / gains[2], rtol=0.03
+        exposure_gains(np.stack([measure_slice(image[..., 0]).cells for image in drifting])),
+        gains / gains[2],
+        rtol=0.03,
     )
     steady, drifted = (np.abs(estimate(stack).diopters - truth)[INNER] for stack in (images, drifting))
     assert np.median(drifted) < np.median(steady) + 0.01
