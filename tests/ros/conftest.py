@@ -4,9 +4,11 @@ import os
 import random
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# Odd in one of two processes that share the tests, even in the other.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-os.environ["ROS_DOMAIN_ID"] = str(2 * random.SystemRandom().randint(1, 49) + _WORKER % 2)
+# Even in one of two processes that share the tests, odd in the other.
+os.environ["ROS_DOMAIN_ID"] = str(
+    2 * random.SystemRandom().randint(1, 49)
+    + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+)
 
 from collections.abc import Iterator
 
