@@ -4,7 +4,11 @@ import os
 import random
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+# Even in one of two processes that share the tests, odd in the other.
+os.environ["ROS_DOMAIN_ID"] = str(
+    2 * random.SystemRandom().randint(1, 49)
+    + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+)
 
 from collections.abc import Iterator
 
