@@ -355,8 +355,8 @@ def to_metres(
 class Stopwatch:
     """Wall time per stage."""
 
-    def __init__(self) -> None:
-        self.laps_ms: dict[str, float] = {}
+    def __init__(self, before_ms: dict[str, float] | None = None) -> None:
+        self.laps_ms = dict(before_ms or {})
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:

@@ -209,7 +209,7 @@ def register_pair(
 
     if start is not None:
         homography = _to_normalised(start, *size)
-        for still, other in zip(reference[1:2], moving[1:2], strict=True):
+        for still, other in zip(reference[1:2], moving[1:2], strict=True):  # twice as far as the finest sees
             homography = _align_level(still, other, homography, PRIOR_SIGMA, scale - 1.0).homography
         found = fit(homography)
         if found.used and np.isfinite(found.residual_px):

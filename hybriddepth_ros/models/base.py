@@ -48,21 +48,23 @@ class FocusEstimate:
 class SlicePlace:
     """Which slice a row of an AlignedStack is, from call to call, and how it was moved to lie there.
 
-    key: its own, never used again for another; transform [3, 3]: pixel of the stack's frame -> pixel of the
+    key: its own, never used again for another; image [H, W, 3] uint8 RGB: the slice as it is, without the
+    distortion of its lens; transform [3, 3]: pixel of the stack's frame -> pixel of the
     slice; still: it was not moved at all.
     """
 
     key: int
+    image: npt.NDArray[np.uint8]
     transform: npt.NDArray[np.float64]
     still: bool
 
 
 class RollingModel(Protocol):
     """Inverse depth again and again of a stack of which one slice is new each time, so that what was made of
-    the others may be kept. The new slice is the stack's reference.
+    the others may be kept. A slice may have been new in a stack that it was not called with.
 
-    reads_all_images: False = of the images of slices that were seen before, no fine structure is read, so
-    that they may be interpolated roughly.
+    reads_all_images: False = fine structure is read from the slices as they are only, so that those of the
+    stack may be interpolated roughly.
     """
 
     reads_all_images: bool

@@ -72,8 +72,8 @@ class RollingClassical:
         """FocusEstimate at full resolution."""
         greys = [to_grey(image) for image in stack.images]
         self._measured = {
-            place.key: self._measured.get(place.key) or measure_slice(grey)
-            for place, grey in zip(places, greys, strict=True)
+            place.key: self._measured.get(place.key) or measure_slice(to_grey(place.image))
+            for place in places
         }
         size = (stack.images.shape[2], stack.images.shape[1])
         measures = [

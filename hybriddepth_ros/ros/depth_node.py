@@ -24,9 +24,11 @@ from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_me
 from hybriddepth_ros.ros.inputs import subscribe
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import check_place, check_slice, from_time, stack_of
-from hybriddepth_ros.ros.schema import DepthParameters
+from hybriddepth_ros.ros.schema import SLICE, DepthParameters
+from hybriddepth_ros.ros.slice_pipeline import PipelineEvents, SlicePipeline
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
+from hybriddepth_ros.slice_windows import RollingOptions
 
 SAVE_TIMEOUT_S = 5.0
 ESTIMATE_TIMEOUT_S = 10.0
@@ -41,6 +43,7 @@ class DepthNode(ManagedNode):
         self._outputs: DepthOutputs | None = None
         self._worker: NewestFirstWorker[list[FocalSlice]] | None = None
         self._assembler: StackAssembler[FocalSlice] | None = None
+        self._pipeline: SlicePipeline | None = None
         self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
         self._latest: DepthEstimate | None = None
@@ -63,11 +66,22 @@ class DepthNode(ManagedNode):
 
     def activate(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]
-        self._assembler = StackAssembler(self._on_drop, parameters.min_slices)
-        self._worker = NewestFirstWorker(
-            self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
-        )
-        resources.callback(self._close_worker)
+        if parameters.update == SLICE:
+            assert self._estimator is not None
+            self._pipeline = SlicePipeline(
+                self._estimator,
+                self.parameters[RollingOptions],
+                parameters.input_queue_size,
+                PipelineEvents(
+                    self._publish, self._on_refused, self.unexpected, self._on_drop, self.counters.add
+                ),
+            )
+        else:
+            self._assembler = StackAssembler(self._on_drop, parameters.min_slices)
+            self._worker = NewestFirstWorker(
+                self._estimate, self.unexpected, parameters.stack_queue_size, name="depth_worker"
+            )
+        resources.callback(self._close_workers)
         resources.callback(self._wake_savers)
         subscribe(self, resources, parameters, self._on_slice)
 
@@ -80,11 +94,15 @@ class DepthNode(ManagedNode):
             self._estimator.options = self.parameters[EstimatorOptions]
         if self._assembler is not None:
             self._assembler.min_slices = self.parameters[DepthParameters].min_slices
+        if self._pipeline is not None:
+            self._pipeline.set_options(self.parameters[RollingOptions])
 
-    def _close_worker(self) -> None:
+    def _close_workers(self) -> None:
         """Wait for the estimate in hand, as there is to be one at a time; a node that ends waits less."""
-        if self._worker is not None:
-            self._worker.close(LAST_ESTIMATE_TIMEOUT_S if self.closing.is_set() else ESTIMATE_TIMEOUT_S)
+        for worker in (self._worker, self._pipeline):
+            if worker is not None:
+                worker.close(LAST_ESTIMATE_TIMEOUT_S if self.closing.is_set() else ESTIMATE_TIMEOUT_S)
+        self._worker = self._assembler = self._pipeline = None
 
     def _wake_savers(self) -> None:
         with self._new_estimate:
@@ -111,13 +129,12 @@ class DepthNode(ManagedNode):
             return load_estimator(parameters.model_fallback, parameters.device, options, precision=precision)
 
     def _forget(self) -> None:
-        self._estimator = self._outputs = self._worker = self._assembler = self._latest = None
+        self._estimator = self._outputs = self._latest = None
         self.replaced = ""
 
     # -- from slices to a stack, in the executor: references only
 
     def _on_slice(self, message: FocalSlice) -> None:
-        assert self._assembler is not None
         self._slice_rate.tick()
         self.counters.add("slices received")
         focus = message.focus
@@ -130,19 +147,30 @@ class DepthNode(ManagedNode):
         if not focus.settled:
             self.problem("slices dropped: lens moving", f"sweep {focus.sweep_id}, slice {focus.slice_index}")
             return
-        stamp_ns = from_time(message.header.stamp)
-        for stack in self._assembler.add(
-            focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
-        ):
-            self._on_stack(stack)
+        if (pipeline := self._pipeline) is not None:
+            if self._is_needed():
+                pipeline.offer(message)
+            else:
+                self.counters.add("slices not needed")
+        elif (assembler := self._assembler) is not None:
+            stamp_ns = from_time(message.header.stamp)
+            for stack in assembler.add(
+                focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
+            ):
+                self._on_stack(stack)
+
+    def _is_needed(self) -> bool:
+        return self._enabled and bool(
+            self._saves_waiting or (self._outputs is not None and self._outputs.any_wanted())
+        )
 
     def _on_stack(self, slices: list[FocalSlice]) -> None:
-        assert self._outputs is not None and self._worker is not None
+        assert self._worker is not None
         if len(slices) < 2:
             self.counters.add("sweeps of one slice: focus held")
             return
         self.counters.add("stacks received")
-        if not (self._enabled and (self._saves_waiting or self._outputs.any_wanted())):
+        if not self._is_needed():
             self.counters.add("stacks not needed")
         elif dropped := self._worker.offer(slices):
             self.counters.add("stacks dropped: a newer one came first", dropped)
@@ -150,11 +178,14 @@ class DepthNode(ManagedNode):
     def _on_drop(self, cause: str, slices: int) -> None:
         self.problem(f"dropped: {cause}", f"{slices} slices" if slices != 1 else "1 slice")
 
+    def _on_refused(self, what: str, error: HybridDepthError) -> None:
+        self.problem(what, str(error))
+
     # -- from a stack to messages, in the worker
 
     def _estimate(self, messages: list[FocalSlice]) -> None:
-        estimator, outputs = self._estimator, self._outputs
-        if estimator is None or outputs is None:
+        estimator = self._estimator
+        if estimator is None:
             return
         self._estimating_since_s = time.monotonic()
         try:
@@ -165,11 +196,14 @@ class DepthNode(ManagedNode):
             return
         finally:
             self._estimating_since_s = None
-        if self.closing.is_set():
+        self._publish(estimate, messages[estimate.registration.reference].header.frame_id)
+
+    def _publish(self, estimate: DepthEstimate, frame_id: str) -> None:
+        outputs = self._outputs
+        if self.closing.is_set() or outputs is None:
             return  # nobody waited for it: the publishers may be gone
         if estimate.camera is None:
             self.problem("no intrinsics", "camera_info has K = 0: no depth/points, no camera_info")
-        frame_id = messages[estimate.registration.reference].header.frame_id
         outputs.publish(
             estimate,
             frame_id,
@@ -236,7 +270,7 @@ class DepthNode(ManagedNode):
             values["estimate running [s]"] = time.monotonic() - since_s
         if self._latest is not None:
             values |= {f"time {stage} [ms]": float(ms) for stage, ms in self._latest.timings_ms.items()}
-        if self._worker is not None and not self._worker.alive:
+        if not all(worker.alive for worker in (self._worker, self._pipeline) if worker is not None):
             return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
         warnings = []
         if slice_rate == 0.0:

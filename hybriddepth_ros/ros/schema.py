@@ -20,6 +20,7 @@ from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES
 from hybriddepth_ros.ros.topic_options import TOPIC_CAMERA, TopicCameraOptions
+from hybriddepth_ros.slice_windows import RollingOptions
 
 
 def sweep_camera_names() -> tuple[str, ...]:
@@ -111,6 +112,9 @@ class FocusSweepParameters:
             )
 
 
+SWEEP, SLICE = "sweep", "slice"
+
+
 @dataclass(frozen=True)
 class DepthParameters:
     """What `depth` listens to, which model it runs and how it publishes."""
@@ -164,6 +168,12 @@ class DepthParameters:
         minimum=0.0,
         maximum=1.0,
     )
+    update: str = parameter(
+        SWEEP,
+        "sweep: one depth image for every whole sweep; slice: one for every slice, with the newest slice of"
+        " each other focus, in the frame of the newest",
+        choices=(SWEEP, SLICE),
+    )
     min_slices: int = parameter(
         0,
         "use a sweep of which slices are missing if it has at least so many (2 or more); 0 = drop it",
@@ -203,7 +213,12 @@ def parameter_groups(node: str) -> Groups:
         cameras = ((name, sweep_camera_type(name)) for name in sweep_camera_names())
         return (("", FocusSweepParameters), *cameras, *_lens_groups())
     if node == "depth":
-        return (("", DepthParameters), ("", EstimatorOptions), ("points", PointCloudOptions))
+        return (
+            ("", DepthParameters),
+            ("", EstimatorOptions),
+            ("", RollingOptions),
+            ("points", PointCloudOptions),
+        )
     raise ParameterError(f"unknown node {node!r}, expected one of {', '.join(NODES)}")
 
 

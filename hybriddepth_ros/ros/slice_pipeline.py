@@ -1,0 +1,91 @@
+"""`update: slice`: decoding and registering, estimating, and publishing, each in a thread of its own.
+
+Between two stages waits one item, the newest; a backlog of slices is allowed, as each is needed. numpy,
+OpenCV and PyTorch let go of the interpreter lock while they compute, so that the stages overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator
+from hybriddepth_ros.rolling import RollingEstimator
+from hybriddepth_ros.ros.messages import equivalent_lens, focal_slice
+from hybriddepth_ros.ros.worker import NewestFirstWorker
+from hybriddepth_ros.slice_windows import RollingOptions, SliceWindow
+
+REGISTERING, ESTIMATING, PUBLISHING = "registering", "estimating", "publishing"
+
+
+@dataclass(frozen=True)
+class PipelineEvents:
+    """What the node is told, by the stages' threads. estimated: publish this, with its frame_id; refused: an
+    error of a slice or an estimate; unexpected: any other exception; dropped: of slices, cause and how many;
+    surplus: the same of what there was no time for.
+    """
+
+    estimated: Callable[[DepthEstimate, str], None]
+    refused: Callable[[str, HybridDepthError], None]
+    unexpected: Callable[[Exception], None]
+    dropped: Callable[[str, int], None]
+    surplus: Callable[[str, int], None]
+
+
+class SlicePipeline:
+    """`offer` never blocks. It is closed once, and then forgets what waits."""
+
+    def __init__(
+        self, estimator: DepthEstimator, options: RollingOptions, backlog: int, events: PipelineEvents
+    ) -> None:
+        self._events = events
+        self._rolling = RollingEstimator(estimator, options, events.dropped)
+        self._publisher: NewestFirstWorker[tuple[DepthEstimate, str]] = NewestFirstWorker(
+            lambda made: events.estimated(*made), events.unexpected, name=f"depth_{PUBLISHING}"
+        )
+        self._estimator = NewestFirstWorker(self._estimate, events.unexpected, name=f"depth_{ESTIMATING}")
+        self._registrar = NewestFirstWorker(
+            self._register, events.unexpected, backlog, name=f"depth_{REGISTERING}"
+        )
+
+    def offer(self, message: FocalSlice) -> None:
+        """Take a slice in."""
+        if dropped := self._registrar.offer(message):
+            self._events.surplus(f"slices dropped: {REGISTERING} is behind", dropped)
+
+    def set_options(self, options: RollingOptions) -> None:
+        """From the next slice on."""
+        self._rolling.windows.rolling = options
+
+    @property
+    def alive(self) -> bool:
+        """Whether every stage still works, or it was closed."""
+        return all(stage.alive for stage in (self._registrar, self._estimator, self._publisher))
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for what each stage has in hand."""
+        for stage in (self._registrar, self._estimator, self._publisher):
+            stage.close(timeout_s)
+
+    def _register(self, message: FocalSlice) -> None:
+        try:
+            new = focal_slice(message)
+            lens = equivalent_lens(new.camera, float(message.focus.blur_px_per_diopter))
+            window = self._rolling.windows.add(new, message.focus.slice_count, lens=lens)
+        except HybridDepthError as error:
+            self._events.refused("slices refused", error)
+            return
+        if window is not None and (dropped := self._estimator.offer((window, message.header.frame_id))):
+            self._events.surplus("estimates not made: a newer slice came first", dropped)
+
+    def _estimate(self, item: tuple[SliceWindow, str]) -> None:
+        window, frame_id = item
+        try:
+            estimate = self._rolling.estimate(window)
+        except HybridDepthError as error:
+            self._events.refused("estimates refused", error)
+            return
+        if dropped := self._publisher.offer((estimate, frame_id)):
+            self._events.surplus("estimates not published: a newer one came first", dropped)
