@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybriddepth_ros.estimator import DepthEstimate, EstimatorOptions, load_estimator
+from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.models import classical
 from hybriddepth_ros.optics import ThinLens
@@ -177,3 +177,45 @@ def test_a_window_holds_each_focus_once_its_newest_and_no_more_than_a_sweep(
         assert len(set(foci)) == len(foci) <= slice_count
         assert stamps == sorted(stamps) and stamps[-1] == stamp_ns
         assert stamps[-1] - stamps[0] <= 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def sweepnet() -> DepthEstimator:
+    return load_estimator("sweepnet", "cpu", EstimatorOptions(reference="last"))
+
+
+def test_sweepnet_says_of_a_still_scene_what_it_says_of_the_whole_stack(
+    images: npt.NDArray[np.uint8], sweepnet: DepthEstimator
+) -> None:
+    sweepnet.options = EstimatorOptions(reference="last", register=False)
+    given = slices(images, 9)
+    estimate = feed(RollingEstimator(sweepnet), given)[-1]
+    expected = sweepnet(FocalStack(tuple(given[-5:]), lens=LENS))
+    assert estimate is not None
+    np.testing.assert_allclose(estimate.depth, expected.depth, rtol=1e-4)
+    np.testing.assert_allclose(estimate.sigma, expected.sigma, rtol=1e-3)
+
+
+def test_sweepnet_moves_what_it_keeps(images: npt.NDArray[np.uint8], sweepnet: DepthEstimator) -> None:
+    sweepnet.options = EstimatorOptions(reference="last")
+    given = [shifted(one, 1.5 * n) for n, one in enumerate(slices(images, 10))]
+    estimate = feed(RollingEstimator(sweepnet), given)[-1]
+    expected = sweepnet(FocalStack(tuple(given[-5:]), lens=LENS))
+    assert estimate is not None
+    both = np.isfinite(estimate.depth) & np.isfinite(expected.depth)
+    assert both.mean() > 0.9
+    assert np.median(abs(estimate.depth / expected.depth - 1.0)[both]) < 0.02
+
+
+def test_sweepnet_begins_anew_where_the_foci_change(
+    images: npt.NDArray[np.uint8], sweepnet: DepthEstimator
+) -> None:
+    sweepnet.options = EstimatorOptions(reference="last", register=False)
+    estimator = RollingEstimator(sweepnet)
+    given = slices(images, 7)
+    feed(estimator, given)
+    other = replace(given[2], focus_diopters=1.5, stamp_ns=given[-1].stamp_ns + PERIOD_NS)
+    estimate = feed(estimator, [other])[-1]
+    expected = sweepnet(FocalStack((*given[-4:], other), lens=LENS))
+    assert estimate is not None
+    np.testing.assert_allclose(estimate.depth, expected.depth, rtol=1e-4)

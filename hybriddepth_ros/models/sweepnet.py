@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,19 +90,35 @@ class SweepNet(nn.Module):
         self.edge_residual = _zero(nn.Conv2d(edge_channels, 2, 1))
         self.to_full = ConvexUpsampling(edge_channels, 2)
 
-    def forward(self, stack: Tensor, positions: Tensor) -> SweepDistribution:
+    def forward(
+        self, stack: Tensor, positions: Tensor, kept: list[Tensor] | None = None
+    ) -> SweepDistribution:
         """SweepDistribution of stack [B, N, 3, H, W] 0..1, positions [B, N] px of blur, strictly rising.
 
-        H and W are multiples of 32, N is 2 or more.
+        H and W are multiples of 32, N is 2 or more. kept: is given what the slices tell one another, each
+        [B N, c, h, w]: focus measures, fine features, what they mix at every level, the volume.
         """
-        batch, slices = stack.shape[:2]
+        batch = len(stack)
         measures, level = self.measures(stack.float())
         geometry = self.geometry(slice_geometry(positions))
         fine = self.stem(stack)  # [B N, c, H/2, W/2]
+        shared: list[Tensor] = [] if kept is None else kept
 
-        known = self._known(fine, measures, 0.5 * level + 2.0)
-        x = self._volume(known, geometry, batch)  # [B N, c, H/4, W/4]
+        def mixed(mix: nn.Module, x: Tensor) -> Tensor:
+            if kept is not None:
+                kept.append(x)
+            return mix(x, geometry, batch)
 
+        if kept is not None:
+            shared += [(measures + level).flatten(0, 1), fine]
+        x = self.through_levels(self.known(fine, measures, 0.5 * level + 2.0), mixed)  # [B N, c, H/4, W/4]
+        if kept is not None:
+            shared.append(x)
+        return self.distribution(fine, x, measures, positions)
+
+    def distribution(self, fine: Tensor, x: Tensor, measures: Tensor, positions: Tensor) -> SweepDistribution:
+        """Of fine [B N, c, H/2, W/2], the volume x [B N, c, H/4, W/4], measures [B, N, 9, H/4, W/4]."""
+        batch, slices = positions.shape
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
         score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)
         log_probability = score.log_softmax(dim=1)
@@ -135,7 +153,7 @@ class SweepNet(nn.Module):
             spacing[:, 0, 0, 0],
         )
 
-    def _known(self, fine: Tensor, measures: Tensor, level: Tensor) -> Tensor:
+    def known(self, fine: Tensor, measures: Tensor, level: Tensor) -> Tensor:
         """[B N, c, H/4, W/4] of what is learnt and what is measured of each slice, and of the mean slice."""
         learnt, own, shared = self.join_measures.columns()
         total = F.conv2d(self.enter(fine), learnt)
@@ -160,19 +178,22 @@ class SweepNet(nn.Module):
         total.add_(F.interpolate(F.conv2d(features, coarse), scale_factor=2.0))
         return self.edges(self.edge_input(total))
 
-    def _volume(self, x: Tensor, geometry: Tensor, batch: int) -> Tensor:
-        """The slices' features [B N, c, h, w], each knowing its neighbours and its surroundings."""
+    def through_levels(self, x: Tensor, mixed: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """The slices' features [N, c, h, w], each knowing its neighbours and its surroundings.
+
+        mixed(mix, x): how slices are mixed by a FocusMix or what stands in its place.
+        """
         skipped = []
         for index, (mix, block) in enumerate(zip(self.mix_down, self.blocks_down, strict=True)):
             if index:
                 skipped.append(x)
                 x = self.down[index - 1](x)
-            x = block(mix(x, geometry, batch))
+            x = block(mixed(mix, x))
         x = self.deepest(x)
         for index in reversed(range(len(self.up))):
             finer = skipped[index]
             x = F.interpolate(self.up[index](x), size=finer.shape[-2:], mode="bilinear") + finer
-            x = self.blocks_up[index](self.mix_up[index](x, geometry, batch))
+            x = self.blocks_up[index](mixed(self.mix_up[index], x))
         return x
 
 
@@ -187,11 +208,18 @@ class Stem(nn.Sequential):
 
     def forward(self, stack: Tensor) -> Tensor:
         """[B N, c, H/2, W/2] of stack [B, N, 3, H, W] 0..1."""
+        return self._of(stack.flatten(0, 1), stack)
+
+    def of_one(self, stack: Tensor, index: int) -> Tensor:
+        """[B, c, H/2, W/2] of one slice of it."""
+        return self._of(stack[:, index], stack)
+
+    def _of(self, images: Tensor, stack: Tensor) -> Tensor:
         convolution, norm, activation = self
         assert isinstance(convolution, nn.Conv2d)
         image, contrast = convolution.weight.split([3, 3], dim=1)
         contrast = _CONTRAST * contrast
-        own = F.conv2d(_channels_last(stack.flatten(0, 1)), 2.0 * image + contrast, None, 2, 1)
+        own = F.conv2d(_channels_last(images), 2.0 * image + contrast, None, 2, 1)
         mean = stack.mean(dim=1)
         # The 1 that is taken from images ends at their rim.
         common = torch.cat([mean, torch.ones_like(mean[:, :1])], dim=1)

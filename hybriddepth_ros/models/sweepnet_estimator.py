@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +27,9 @@ from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.freed_memory import keep_freed_memory
 from hybriddepth_ros.models.inference import HALF
 from hybriddepth_ros.models.inputs import pad_to_multiple
-from hybriddepth_ros.models.sweepnet import MULTIPLE
+from hybriddepth_ros.models.sweepnet import MULTIPLE, SweepDistribution
 from hybriddepth_ros.models.sweepnet_inference import ready
+from hybriddepth_ros.models.sweepnet_rolling import RollingSweepNet
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet
 from hybriddepth_ros.models.weights_config import identity
 
@@ -34,6 +38,18 @@ Floats = npt.NDArray[np.float32]
 MOST_SLICES = 16  # more are thinned out
 WIDEST_SWEEP_PX = 60.0  # of blur from the first slice to the last; a wider sweep is seen on a smaller image
 SMALLEST_SIDE = 96  # px of an image that is made smaller for that
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """images [N, h, w, 3] uint8, by `factor` smaller than the stack's; positions [N] px of blur there; blur:
+    per diopter in the stack's [px m].
+    """
+
+    images: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+    blur: float
+    factor: float
 
 
 class SweepNetEstimator:
@@ -49,50 +65,71 @@ class SweepNetEstimator:
         loaded = load_sweepnet(file)
         self.weights = identity(file.stem, sha256_of(file))
         self._loaded = loaded
-        self._network = ready(loaded.network, self.device)
+        self.network = ready(loaded.network, self.device)
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution: the median of a Laplace distribution, and the half-width of its
         central 68.3 % as measured on held-out stacks.
         """
-        blur = blur_of(stack)
+        sweep = self.prepared(stack)
+        with self.running(sweep) as (images, positions):
+            result = self.read(self.network(images, positions), sweep)
+        return self.estimate(stack, sweep, *result)
+
+    def rolling(self) -> RollingSweepNet:
+        """The same, one new slice at a time."""
+        return RollingSweepNet(self)
+
+    def prepared(self, stack: AlignedStack, blur: float | None = None) -> PreparedSweep:
+        """What the network is to see; blur [px m]: of the lens, None = as the stack says or shows."""
+        blur = blur or blur_of(stack)
         chosen = thinned(len(stack.images))
         focus = stack.focus_diopters[chosen].astype(np.float64)
         factor = working_scale(stack.images.shape[1:3], float(focus[-1] - focus[0]) * blur)
         images = stack.images[chosen]
         if factor < 1.0:
             images = np.stack([smaller(image, factor) for image in images])
-        positions = (focus * (blur * factor)).astype(np.float32)
-        position, scale, spacing = self._run(images, positions)
-        beyond = (position < positions[0]) | (position > positions[-1])
-        sigma = self._loaded.sigma(scale / spacing, beyond) * spacing
-        size = (stack.images.shape[1], stack.images.shape[2])
-        per_px = np.float32(1.0 / (blur * factor))
-        diopters, sigma = resize(position * per_px, size), resize(sigma * per_px, size)
-        sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
-        return FocusEstimate(diopters, sigma, float(blur))
+        return PreparedSweep(images, (focus * (blur * factor)).astype(np.float32), float(blur), factor)
 
-    @torch.inference_mode()
-    def _run(
-        self, images: npt.NDArray[np.uint8], positions: npt.NDArray[np.float32]
-    ) -> tuple[Floats, Floats, np.float32]:
-        """Position and scale [h, w] px of blur, and the sweep's mean step, of images [N, h, w, 3]."""
-        height, width = images.shape[1:3]
+    @contextmanager
+    def running(self, sweep: PreparedSweep) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images [1, N, 3, H, W] 0..1 and positions [1, N] on the device; ModelError if its memory ends."""
         try:
-            stack = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
-            places = torch.from_numpy(positions)[None].to(self.device)
-            with torch.autocast("cuda", self._half or torch.float16, enabled=self._half is not None):
-                found = self._network(pad_to_multiple(stack, MULTIPLE)[None], places)
-            position, scale = (x[0, :height, :width].cpu().numpy() for x in (found.position, found.scale))
-            return position, scale, np.float32(found.spacing[0].item())
+            with (
+                torch.inference_mode(),
+                torch.autocast("cuda", self._half or torch.float16, enabled=self._half is not None),
+            ):
+                stack = torch.from_numpy(sweep.images).to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
+                places = torch.from_numpy(sweep.positions)[None].to(self.device)
+                yield pad_to_multiple(stack, MULTIPLE)[None], places
+            return
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             said = one_line(error)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        size = f"{len(images)} slices of {width}x{height} px"
+        height, width = sweep.images.shape[1:3]
+        size = f"{len(sweep.images)} slices of {width}x{height} px"
         raise ModelError(f"sweepnet on {self.device}: out of memory for {size}: {said}")
+
+    def read(self, found: SweepDistribution, sweep: PreparedSweep) -> tuple[Floats, Floats, np.float32]:
+        """Position and scale [h, w] px of blur, and the sweep's mean step."""
+        height, width = sweep.images.shape[1:3]
+        position, scale = (x[0, :height, :width].cpu().numpy() for x in (found.position, found.scale))
+        return position, scale, np.float32(found.spacing[0].item())
+
+    def estimate(
+        self, stack: AlignedStack, sweep: PreparedSweep, position: Floats, scale: Floats, spacing: np.float32
+    ) -> FocusEstimate:
+        """In diopters, at full resolution, with a sigma."""
+        beyond = (position < sweep.positions[0]) | (position > sweep.positions[-1])
+        sigma = self._loaded.sigma(scale / spacing, beyond) * spacing
+        size = (stack.images.shape[1], stack.images.shape[2])
+        per_px = np.float32(1.0 / (sweep.blur * sweep.factor))
+        diopters, sigma = resize(position * per_px, size), resize(sigma * per_px, size)
+        sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
+        return FocusEstimate(diopters, sigma, sweep.blur)
 
 
 def thinned(count: int) -> npt.NDArray[np.intp]:

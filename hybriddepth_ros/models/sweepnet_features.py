@@ -29,6 +29,12 @@ class FocusMeasures(nn.Module):
 
         stack [B, N, 3, H, W] 0..1, H and W multiples of 4.
         """
+        measures = self.logs(stack)
+        mean = measures.mean(dim=1, keepdim=True)
+        return measures - mean, mean
+
+    def logs(self, stack: Tensor) -> Tensor:
+        """[B, N, 9, H/4, W/4], each slice by itself."""
         batch, slices = stack.shape[:2]
         red, green, blue = stack.flatten(0, 1).split(1, dim=1)
         level = (0.3 * red).add_(green, alpha=0.5).add_(blue, alpha=0.2)  # [B N, 1, H, W]
@@ -42,9 +48,7 @@ class FocusMeasures(nn.Module):
             wider = _box(energy, 3)
             for windowed in (energy, wider, _box(wider, 5)):
                 energies.append(torch.log(windowed + _NOISE_FLOOR[scale]))
-        measures = torch.cat(energies, dim=1).unflatten(0, (batch, slices))
-        mean = measures.mean(dim=1, keepdim=True)
-        return measures - mean, mean
+        return torch.cat(energies, dim=1).unflatten(0, (batch, slices))
 
 
 def slice_geometry(positions: Tensor) -> Tensor:

@@ -49,12 +49,29 @@ class FoldedFocusMix(nn.Module):
         mixed = [self._mixed(*sample) for sample in zip(pixels, gain + 1.0, bias, strict=True)]
         return torch.cat(mixed).view(-1, height, width, channels).permute(0, 3, 1, 2)
 
+    def of_one(self, x: Tensor, geometry: Tensor, index: int) -> Tensor:
+        """[1, c, h, w]: what `forward` makes of one slice of x [N, c, h, w]; geometry [N, 32]."""
+        channels, height, width = x.shape[1:]
+        volume = x.permute(0, 2, 3, 1).reshape(len(x), height * width, channels)
+        gain, bias = self.modulation(geometry[index : index + 1]).to(x.dtype).chunk(2, dim=1)  # [1, c]
+        gain = gain + 1.0
+        sums = torch.addcmul(bias, self._shared(volume), gain)
+        near = (index, max(index - 1, 0), min(index + 1, len(x) - 1))
+        for row, matrix in zip(near, (self.own, self.before, self.after), strict=True):
+            sums.addmm_(volume[row], matrix.to(x.dtype) * gain)
+        mixed = sums.add_(volume[index]).relu_()
+        return mixed.view(1, height, width, channels).permute(0, 3, 1, 2)
+
+    def _shared(self, volume: Tensor) -> Tensor:
+        """[h w, c] that all slices take of volume [N, h w, c]."""
+        kind = volume.dtype
+        shared = (volume.mean(dim=0) @ self.mean.to(kind)).add_(self.offset.to(kind))
+        return shared.addmm_(largest_slice(volume), self.largest.to(kind))
+
     def _mixed(self, volume: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """[N, h w, c] of volume [N, h w, c], gain and bias [N, 1, c], all of one type."""
         kind = volume.dtype
-        shared = (volume.mean(dim=0) @ self.mean.to(kind)).add_(self.offset.to(kind))
-        shared.addmm_(largest_slice(volume), self.largest.to(kind))
-        sums = torch.addcmul(bias, shared, gain)
+        sums = torch.addcmul(bias, self._shared(volume), gain)
         sums.baddbmm_(volume, self.own.to(kind) * gain)
         before, after = self.before.to(kind) * gain, self.after.to(kind) * gain
         sums[1:].baddbmm_(volume[:-1], before[1:])

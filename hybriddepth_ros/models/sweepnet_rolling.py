@@ -1,0 +1,162 @@
+"""sweepnet for one new slice at a time: what it made of the other slices is kept, and moved with them.
+
+Slices talk to one another at every resolution, so that nothing is a slice's own for good. What a kept slice
+says there is what it said when it was new: of a scene that stands still it is what it would say now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
+from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
+from hybriddepth_ros.models.sweepnet_features import slice_geometry
+from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix
+
+if TYPE_CHECKING:
+    from hybriddepth_ros.models.sweepnet_estimator import SweepNetEstimator
+
+STILL_PX = 0.05  # what moved by less is not moved in memory
+
+
+@dataclass(frozen=True)
+class _SliceState:
+    """maps: of a slice, [c, h, w] each, in the frame in which they were made; transform [3, 3]: pixel of that
+    frame -> pixel of the slice.
+    """
+
+    maps: tuple[Tensor, ...]
+    transform: npt.NDArray[np.float64]
+
+
+class RollingSweepNet:
+    """See RollingModel. One new slice costs one slice's work; several, or other foci, the whole stack's."""
+
+    reads_all_images = True  # the mean of all of them is looked at finely
+
+    def __init__(self, estimator: SweepNetEstimator) -> None:
+        self._estimator = estimator
+        self._states: dict[int, _SliceState] = {}
+        self._made_for: tuple[object, ...] = ()
+        self._blur = 0.0
+
+    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+        """FocusEstimate at full resolution."""
+        new = [row for row, place in enumerate(places) if place.key not in self._states]
+        made_for = (stack.images.shape, stack.blur_px_per_diopter, *map(float, stack.focus_diopters))
+        begins = made_for != self._made_for or len(new) != 1
+        sweep = self._estimator.prepared(stack, None if begins else self._blur)
+        self._made_for, self._blur = made_for, sweep.blur
+        with self._estimator.running(sweep) as (images, positions):
+            if begins:
+                found = self._begin(images, positions, places)
+            else:
+                found = self._update(images, positions, places, new[0], 1.0 / sweep.factor)
+            result = self._estimator.read(found, sweep)
+        return self._estimator.estimate(stack, sweep, *result)
+
+    def _begin(self, stack: Tensor, positions: Tensor, places: Sequence[SlicePlace]) -> SweepDistribution:
+        network = self._estimator.network
+        kept: list[Tensor] = []
+        found: SweepDistribution = network(stack, positions, kept)
+        self._states = {
+            place.key: _SliceState(tuple(each[row] for each in kept), place.transform)
+            for row, place in enumerate(places)
+        }
+        return found
+
+    def _update(
+        self, stack: Tensor, positions: Tensor, places: Sequence[SlicePlace], new: int, to_full: float
+    ) -> SweepDistribution:
+        states = {place.key: self._states[place.key] for place in places if place.key in self._states}
+        size = stack.shape[-2:]
+        rows = [
+            None if row == new else _moved(states[place.key], place.transform, (size[1], size[0]), to_full)
+            for row, place in enumerate(places)
+        ]
+        found, maps = _with_one_new(self._estimator.network, stack, positions, rows, new)
+        states[places[new].key] = _SliceState(maps, places[new].transform)
+        self._states = states
+        return found
+
+
+def _with_one_new(
+    network: SweepNet, stack: Tensor, positions: Tensor, rows: list[tuple[Tensor, ...] | None], new: int
+) -> tuple[SweepDistribution, tuple[Tensor, ...]]:
+    """What SweepNet.forward gives of stack [1, N, 3, H, W], and the maps of the slice `new`.
+
+    rows: the maps of the others, as `forward` keeps them.
+    """
+    others = iter(zip(*(row for row in rows if row is not None), strict=True))
+
+    def joined(own: Tensor) -> Tensor:
+        """[N, c, h, w] of the new slice's next map [c, h, w] and the others'."""
+        volume = list(next(others))
+        volume.insert(new, own)
+        return torch.stack(volume)
+
+    geometry = network.geometry(slice_geometry(positions))
+    own_logs = network.measures.logs(stack[:, new : new + 1])  # [1, 1, 9, H/4, W/4]
+    logs = joined(own_logs[0, 0])[None]
+    level = logs.mean(dim=1, keepdim=True)
+    own_fine = network.stem.of_one(stack, new)  # [1, c, H/2, W/2]
+    fine = joined(own_fine[0])
+    maps = [own_logs[0, 0], own_fine[0]]
+    x = network.known(own_fine, own_logs - level, 0.5 * level + 2.0)
+
+    def mixed(mix: FoldedFocusMix, x: Tensor) -> Tensor:
+        maps.append(x[0])
+        return mix.of_one(joined(x[0]), geometry[0], new)
+
+    x = network.through_levels(x, mixed)
+    maps.append(x[0])
+    volume = joined(x[0])
+    return network.distribution(fine, volume, logs - level, positions), tuple(maps)
+
+
+def _moved(
+    state: _SliceState, transform: npt.NDArray[np.float64], size: tuple[int, int], to_full: float
+) -> tuple[Tensor, ...]:
+    """A slice's maps as they lie in another frame; transform [3, 3]: pixel of that frame -> of the slice.
+
+    size: (W, H) of what the network saw, whose pixels are to_full pixels of the image wide.
+    """
+    motion = np.linalg.inv(state.transform) @ transform  # pixel of the new frame -> of the one they are in
+    scale = np.diag([to_full, to_full, 1.0])
+    motion = np.linalg.inv(scale) @ motion @ scale
+    width, height = size
+    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64).T
+    there = motion @ corners
+    if np.abs(there[:2] / there[2] - corners[:2]).max() < STILL_PX:
+        return state.maps
+    grids: dict[tuple[int, int], Tensor] = {}
+    moved = []
+    for each in state.maps:
+        shape = (each.shape[1], each.shape[2])
+        if shape not in grids:
+            grids[shape] = _grid(motion, shape, size).to(each.device)
+        grid = grids[shape].to(each.dtype)
+        moved.append(F.grid_sample(each[None], grid, padding_mode="border", align_corners=False)[0])
+    return tuple(moved)
+
+
+def _grid(motion: npt.NDArray[np.float64], shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """[1, h, w, 2]: where each cell of the new frame lies in the old one, -1..1 from edge to edge."""
+    height, width = shape
+    step_x, step_y = size[0] / width, size[1] / height
+    x = (np.arange(width) + 0.5) * step_x - 0.5
+    y = (np.arange(height) + 0.5) * step_y - 0.5
+    row_x = motion[:, 0, None] * x  # [3, w]
+    row_y = motion[:, 1, None] * y + motion[:, 2, None]  # [3, h]
+    there = row_y[:, :, None] + row_x[:, None, :]  # [3, h, w]
+    places = there[:2] / there[2]
+    normal = np.stack([(2.0 * places[0] + 1.0) / size[0] - 1.0, (2.0 * places[1] + 1.0) / size[1] - 1.0], -1)
+    return torch.from_numpy(normal[None].astype(np.float32))
