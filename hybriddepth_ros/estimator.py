@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -24,7 +25,7 @@ from hybriddepth_ros.models import (
     rolling_model,
 )
 from hybriddepth_ros.models.prior_fusion import with_prior
-from hybriddepth_ros.optics import blur_px_per_diopter
+from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
 from hybriddepth_ros.registration import MIN_TEXTURED_TILES, Registration, register
@@ -157,6 +158,23 @@ class DepthEstimator:
         focus = self._model(aligned)
         clock.lap(self.model_name)
         return self.finish(focus, aligned, registration, stack.slices[reference], stack.camera, clock)
+
+    def warm_up(self, width: int = 640, height: int = 480, slices: int = 5) -> None:
+        """Estimate a made-up stack, so that libraries, threads and memory are ready for the first real one.
+
+        The first estimate takes several times as long as later ones otherwise.
+        """
+        rng = np.random.default_rng(0)
+        sharp = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), (0, 0), 1.0)
+        blurred = [cv2.GaussianBlur(sharp, (0, 0), 0.5 + 0.5 * index) for index in range(slices)]
+        foci = np.linspace(0.5, 2.5, slices)
+        stack = tuple(
+            FocalSlice(np.asarray(image, np.uint8), float(focus), index + 1)
+            for index, (image, focus) in enumerate(zip(blurred, foci, strict=True))
+        )
+        lens = ThinLens(focal_length_mm=4.0, f_number=2.0, pixel_pitch_um=4.0)
+        with suppress(RegistrationError):
+            self(FocalStack(stack, lens=lens, name="warm-up"))
 
     def rolling_model(self) -> RollingModel:
         """The model as it takes one new slice at a time; knows nothing of any slice yet."""

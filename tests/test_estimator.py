@@ -318,3 +318,12 @@ def test_phone_desk_bottle_is_nearer_than_the_door():
 def test_an_empty_depth_range_is_refused():
     with pytest.raises(ParameterError, match=r"min_depth: expected less than max_depth \(1 m\), got 5 m"):
         EstimatorOptions(min_depth=5.0, max_depth=1.0)
+
+
+def test_a_warm_estimator_has_used_everything_that_a_stack_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = load_estimator("classical", "cpu")
+    seen = []
+    real = estimator._model
+    monkeypatch.setattr(estimator, "_model", lambda stack: (seen.append(stack.images.shape), real(stack))[1])
+    estimator.warm_up(width=96, height=72, slices=4)
+    assert seen == [(4, 72, 96, 3)]

@@ -61,8 +61,17 @@ class DepthNode(ManagedNode):
         parameters = self.parameters[DepthParameters]
         resources.callback(self._forget)
         self._estimator = self._load_estimator()
+        if parameters.warm_up:
+            self._warm_up(self._estimator)
         self.diagnostics.hardware_id = parameters.device
         self._outputs = DepthOutputs(self, resources, parameters.output_queue_size)
+
+    def _warm_up(self, estimator: DepthEstimator) -> None:
+        """Whatever comes of it: real stacks may be smaller than the made-up one."""
+        try:
+            estimator.warm_up()
+        except HybridDepthError as error:
+            self.problem("warm-up failed", str(error))
 
     def activate(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]

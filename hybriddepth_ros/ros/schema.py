@@ -148,6 +148,9 @@ class DepthParameters:
         "",
         "weights of the prior: an installed name, or a file; empty = the first that is installed for it",
     )
+    warm_up: bool = parameter(
+        True, "estimate a made-up stack while configuring, so that the first real one comes in time"
+    )
     input: str = parameter(
         "slices",
         "slices: `slice`, one message each; topics: `image_raw`, `camera_info` and `focus`, joined by stamp",

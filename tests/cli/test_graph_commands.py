@@ -174,7 +174,8 @@ def test_run_ends_soon_and_without_abort_while_a_model_computes(
         node.create_subscription(Image, "/focus_camera/depth/image_rect", lambda _: None, 1)
         program = ("tests.busy_model", "hybriddepth")
         environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
-        process = start("run", "--stack", stack, "--model", "busy", program=program, **environment)
+        options = ("--model", "busy", "-p", "depth.warm_up:=false")
+        process = start("run", "--stack", stack, *options, program=program, **environment)
         assert process.stdout is not None
         assert any(BEGUN in line for line in process.stdout), process.communicate()
         seconds, out, err = interrupt(process, number)

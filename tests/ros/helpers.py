@@ -111,6 +111,10 @@ class FakeEstimator:
         self.options = options or EstimatorOptions()
         self.stacks: list[FocalStack] = []
         self.before: Callable[[], None] = lambda: None
+        self.warmed_up = 0
+
+    def warm_up(self) -> None:
+        self.warmed_up += 1
 
     def __call__(self, stack: FocalStack) -> DepthEstimate:
         self.stacks.append(stack)

@@ -697,3 +697,21 @@ def test_qos_is_a_parameter_of_every_topic(context: Context, peer: Peer, estimat
         points = offered("depth/points", peer.node.get_publishers_info_by_topic)
         depth = offered("depth/image_rect", peer.node.get_publishers_info_by_topic)
         assert points == [ReliabilityPolicy.BEST_EFFORT] and depth == [ReliabilityPolicy.RELIABLE]
+
+
+def test_the_model_is_warm_once_the_node_is_configured(
+    context: Context, estimator: FakeEstimator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ModelError("out of memory")
+
+    with Running(DepthNode, context) as node:
+        node.start()
+        assert estimator.warmed_up == 1
+    with Running(DepthNode, context, parameter_overrides=[Parameter("warm_up", value=False)]) as node:
+        node.start()
+        assert estimator.warmed_up == 1
+    estimator.warm_up = fail  # type: ignore[method-assign]
+    with Running(DepthNode, context) as node:
+        node.start()
+        assert node.is_active and node.counters["warm-up failed"] == 1

@@ -182,7 +182,16 @@ def test_ctrl_c_ends_a_node_without_a_traceback(module: str, twice: bool) -> Non
 
 
 def test_ctrl_c_ends_a_node_whose_model_computes_without_an_abort(peer: Peer) -> None:
-    arguments = ["-p", "autostart:=true", "-p", "model:=busy", "-r", f"__ns:=/{NAMESPACE}"]
+    arguments = [
+        "-p",
+        "autostart:=true",
+        "-p",
+        "model:=busy",
+        "-p",
+        "warm_up:=false",
+        "-r",
+        f"__ns:=/{NAMESPACE}",
+    ]
     command = [sys.executable, "-m", "tests.busy_model", "depth", "--ros-args", *arguments]
     told: list[str] = []
     peer.listen(Image, "depth/image_rect")

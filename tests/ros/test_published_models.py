@@ -96,6 +96,7 @@ class Sender:
 
 
 def parameters(**values: Any) -> list[Parameter]:
+    values.setdefault("warm_up", False)
     return [*OPTIONS, *(Parameter(name, value=value) for name, value in values.items())]
 
 
