@@ -21,6 +21,7 @@ from hybriddepth_ros.cameras import (
 )
 from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, make_lens
 from hybriddepth_ros.cameras.supervisor import SweepListener, SweepSupervisor
+from hybriddepth_ros.cameras.sweep_patterns import TRIANGLE, Pattern, Triangle, sawtooth
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import stack_message
@@ -66,6 +67,7 @@ class FocusSweepNode(ManagedNode):
             self._positions,
             parameters.sweep_options,
             listener,
+            make_pattern=self._make_pattern,
             reopen_delay_max_s=lambda: self.parameters[FocusSweepParameters].reopen_delay_max,
         )
         resources.callback(supervisor.close)
@@ -102,6 +104,9 @@ class FocusSweepNode(ManagedNode):
                 self._plan_warnings.add(warning)
                 self.get_logger().warning(f"sweep: {warning}")
         return positions
+
+    def _make_pattern(self, camera: FocusCamera) -> Pattern:
+        return Triangle() if self.parameters[FocusSweepParameters].sweep == TRIANGLE else sawtooth
 
     def _tell_progress(self, done: int, total: int) -> None:
         if self._stopped():

@@ -13,6 +13,7 @@ from hybriddepth_ros.cameras import camera_config_type, camera_names
 from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, lens_prefix
 from hybriddepth_ros.cameras.supervisor import LONGEST_REOPEN_DELAY_S
 from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_GO, SWEEP_MODES, SweepOptions
+from hybriddepth_ros.cameras.sweep_patterns import SAWTOOTH, TRIANGLE
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
@@ -59,6 +60,12 @@ class FocusSweepParameters:
         3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
     )
     slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=MAX_SLICES)
+    sweep: str = parameter(
+        SAWTOOTH,
+        "sawtooth: every sweep runs the same way; triangle: every second one back, so that the lens never"
+        " flies back",
+        choices=(SAWTOOTH, TRIANGLE),
+    )
     sweep_mode: str = parameter(
         STOP_AND_GO,
         "stop_and_go: the lens moves on when a frame has arrived; free_running: when its exposure is over by"
