@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 SAWTOOTH = "sawtooth"
 TRIANGLE = "triangle"
+ADAPTIVE = "adaptive"  # needs estimates, and so is made where they come in
+SWEEPS = (SAWTOOTH, TRIANGLE, ADAPTIVE)
 
 # The foci of the next pass [1/m], from those of the full sweep; asked once per pass, in the sweep's thread.
 Pattern = Callable[[tuple[float, ...]], Sequence[float]]
