@@ -14,6 +14,10 @@ from hybriddepth_ros.adaptive_sweep import (
     plan_foci,
 )
 from hybriddepth_ros.errors import ParameterError
+from hybriddepth_ros.estimator import EstimatorOptions, load_estimator
+from hybriddepth_ros.focal_stack import FocalSlice, FocalStack
+from hybriddepth_ros.optics import ThinLens
+from tests.stacks import disc_blur, texture
 
 BLUR = 12.0  # px/D
 CANDIDATES = candidate_foci(0.0, 3.0, BLUR)
@@ -188,3 +192,42 @@ def test_a_few_hopeless_pixels_do_not_draw_the_sweep() -> None:
 def test_what_is_no_demand_is_refused(diopters: list[float], weight: list[float], what: str) -> None:
     with pytest.raises(ParameterError, match=what):
         FocusDemand(np.array(diopters), np.array(weight))
+
+
+# -- what it is for
+
+SIDE = 96
+WALLS = ((0.9, 1.15), (1.4, 1.65), (1.85, 2.1), (2.3, 2.6))  # 1/m: far and near
+
+
+def photographed(walls: tuple[float, float], foci: tuple[float, ...]) -> FocalStack:
+    """Two walls side by side, blurred each for itself, with noise."""
+    lens = ThinLens(25.0, 1.4, 25.0 * 25.0 / 1.4 / BLUR)
+    sharp = texture((SIDE, SIDE), seed=3, slope=0.8)
+    halves = (slice(0, SIDE // 2), slice(SIDE // 2, SIDE))
+    slices = []
+    for focus in foci:
+        image = np.empty_like(sharp)
+        for columns, diopters in zip(halves, walls, strict=True):
+            image[:, columns] = disc_blur(sharp, BLUR * abs(diopters - focus))[:, columns]
+        noise = np.random.default_rng(round(1e4 * focus)).normal(0.0, 1.5, sharp.shape)
+        grey = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+        slices.append(FocalSlice(np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2)), focus))
+    return FocalStack(tuple(slices), lens=lens)
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_the_second_sweep_of_a_closed_loop_is_better_with_as_many_slices(count: int) -> None:
+    """Walls within a tenth of what the first sweep covers; at some its slices happen to lie well."""
+    estimator = load_estimator("classical", options=EstimatorOptions(register=False))
+    errors = np.empty((2, len(WALLS)))
+    for place, walls in enumerate(WALLS):
+        truth = np.where(np.arange(SIDE) < SIDE // 2, *walls)[None, :]
+        foci = tuple(np.linspace(0.0, 3.0, count))
+        for sweep in range(2):
+            estimate = estimator(photographed(walls, foci))
+            errors[sweep, place] = np.nanmedian(np.abs(1.0 / estimate.depth - truth))
+            demand = demand_of(estimate.depth, estimate.sigma)
+            assert demand is not None
+            foci = plan_foci(demand, CANDIDATES, count, BLUR)
+    assert errors[1].mean() < 0.8 * errors[0].mean(), errors

@@ -58,7 +58,7 @@ class DepthOutputs:
     def publish(
         self, estimate: DepthEstimate, frame_id: str, depth_encoding: str, points: PointCloudOptions
     ) -> None:
-        """All messages carry one header: that of the reference slice."""
+        """All messages that have a header carry that of the reference slice."""
         header = make_header(estimate.stamp_ns, frame_id)
         messages: dict[str, Any] = {}
         used = self._used
