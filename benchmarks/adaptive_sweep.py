@@ -211,11 +211,13 @@ def draw(tables: dict[str, Table], file: Path) -> None:
     figure, axes = chart_figure(len(CHARTED) * len(tables), 2.7, 2.9)
     for column, axis in enumerate(axes):
         model, measure = list(tables)[column // len(CHARTED)], CHARTED[column % len(CHARTED)]
+        highest = 0.0
         for colour, name in zip(COLOURS, (EVEN, BY_HAND, SECOND, THIRD), strict=False):
             values = tables[model][name][:, :, measure].mean(axis=1)
+            highest = max(highest, float(values.max()))
             axis.plot(COUNTS, values, color=colour, marker="o", markersize=3, linewidth=1.3, label=name)
         axis.set_title(model, fontsize=9)
-        axis.set_ylim(bottom=0.0)
+        axis.set_ylim(0.0, 1.05 * highest)
         label_axis(axis, "slices", MEASURES[measure], legend=column == 0)
     figure.savefig(file)
 

@@ -46,7 +46,7 @@ HIGHEST_NEED = 4.0  # times the median: no pixel counts more, as what has no tex
 SCENE_SHARE = 0.98  # of the weight, that the foci lie about
 MOST_ROUNDS = 8  # of moving each slice to where it is worth most
 CANDIDATES_PER_BLUR_PX = 2.0
-FEWEST_CANDIDATES, MOST_CANDIDATES = 33, 257
+FEWEST_CANDIDATES, MOST_CANDIDATES = 33, 129
 
 
 @dataclass(frozen=True)
