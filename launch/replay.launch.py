@@ -40,6 +40,7 @@ RECORDED_OUTPUTS = (
     "depth/camera_info",
     "depth/points",
     "depth/transition_event",
+    "focus_demand",
     "rgb/image_rect",
     "rgb/camera_info",
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hybriddepth_ros.cameras.base import Clock, FocusCamera, FrameTimeout, Progress
 from hybriddepth_ros.cameras.sweep import FocusSweep, SweepOptions, SweptFrame
+from hybriddepth_ros.cameras.sweep_patterns import Pattern, sawtooth
 from hybriddepth_ros.errors import CameraEnded, CameraError
 
 FIRST_REOPEN_DELAY_S = 0.25
@@ -51,8 +52,9 @@ class SweepSupervisor:
     """`open` and `start` raise CameraError; from then on failures are told to the listener, and mended.
 
     make: an unopened camera, new for every attempt. positions: the foci to sweep [1/m], asked of an open
-    camera. reopen_delay_max_s: asked before each wait. in_thread: False sweeps in the thread that calls
-    `step`, for a clock of one's own.
+    camera. make_pattern: the order of the foci, anew whenever a sweep begins on a camera that was opened.
+    reopen_delay_max_s: asked before each wait. in_thread: False sweeps in the thread that calls `step`, for a
+    clock of one's own.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class SweepSupervisor:
         options: SweepOptions | None = None,
         listener: SweepListener | None = None,
         *,
+        make_pattern: Callable[[FocusCamera], Pattern] = lambda camera: sawtooth,
         reopen_delay_max_s: Callable[[], float] = lambda: LONGEST_REOPEN_DELAY_S,
         clock: Clock | None = None,
         in_thread: bool = True,
     ) -> None:
         self._make, self._positions = make, positions
         self._options, self._listener = options or SweepOptions(), listener or SweepListener()
+        self._make_pattern = make_pattern
         self._reopen_delay_max_s, self._clock = reopen_delay_max_s, clock or Clock()
         self._in_thread = in_thread
         self._stopping = threading.Event()
@@ -200,7 +204,8 @@ class SweepSupervisor:
         if self._camera is None:
             self.open()
         assert self._camera is not None
-        sweep = FocusSweep(self._camera, self._positions(self._camera), self._options)
+        pattern = self._make_pattern(self._camera)
+        sweep = FocusSweep(self._camera, self._positions(self._camera), self._options, pattern)
         if self._in_thread:
             sweep.start(self._listener.progress)
         self._frames = sweep.frames()

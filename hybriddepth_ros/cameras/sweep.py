@@ -14,6 +14,7 @@ from types import TracebackType
 
 from hybriddepth_ros.cameras.base import FocusCamera, Progress
 from hybriddepth_ros.cameras.sweep_engine import Plan, SweepEngine, SweepOptions
+from hybriddepth_ros.cameras.sweep_patterns import Pattern, sawtooth
 from hybriddepth_ros.cameras.sweep_queue import SweepQueue, SweptFrame
 from hybriddepth_ros.errors import CameraError
 
@@ -53,7 +54,7 @@ class FocusSweep:
 
     `read` gives the frames in order. Holding a focus, new positions and captures take effect between sweeps.
     The queue keeps `queue_sweeps` sweeps; when the reader falls behind, the oldest sweep that it has not
-    begun is dropped, whole.
+    begun is dropped, whole. `pattern` gives the foci of each pass.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FocusSweep:
         camera: FocusCamera,
         focus_diopters: Sequence[float],
         options: SweepOptions | None = None,
+        pattern: Pattern = sawtooth,
         *,
         queue_sweeps: int = 2,
         frame_timeout_s: float | None = None,
@@ -68,6 +70,7 @@ class FocusSweep:
         self._camera = camera
         options = options or SweepOptions()
         self._options = options
+        self._pattern = pattern
         self._positions = self._checked(focus_diopters)
         self._hold: float | None = None
         self.frame_timeout_s = frame_timeout_s or max(2.0, 10.0 / camera.frame_rate_hz)
@@ -132,7 +135,7 @@ class FocusSweep:
 
     @property
     def focus_diopters(self) -> tuple[float, ...]:
-        """The positions of the sweep, whether or not one focus is held now."""
+        """The positions of the full sweep, whatever the pattern and whether or not one focus is held now."""
         return self._positions
 
     @property
@@ -272,7 +275,9 @@ class FocusSweep:
                 plan = Plan(self._capture_positions, sweep_id, self._capture)
                 self._capture_positions = ()
                 return plan
-            return Plan(self._positions if self._hold is None else (self._hold,), sweep_id)
+            if self._hold is not None:
+                return Plan((self._hold,), sweep_id)
+            return Plan(self._checked(self._pattern(self._positions)), sweep_id)
 
     def _count(self, swept: SweptFrame) -> None:
         with self._lock:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Float32MultiArray
 
+from hybriddepth_ros.adaptive_sweep import demand_of
 from hybriddepth_ros.errors import OutputError
 from hybriddepth_ros.estimator import DepthEstimate
 from hybriddepth_ros.point_cloud import PointCloudOptions, PointCloudProjector, project, write_ply
@@ -18,6 +21,7 @@ from hybriddepth_ros.ros.messages import (
     Bytes,
     camera_info_message,
     cloud_message,
+    demand_message,
     depth_message,
     image_message,
     make_header,
@@ -30,6 +34,7 @@ TOPICS: dict[str, type] = {
     "rgb/image_rect": Image,
     "rgb/camera_info": CameraInfo,
     "depth/points": PointCloud2,
+    "focus_demand": Float32MultiArray,
 }
 
 
@@ -53,9 +58,9 @@ class DepthOutputs:
     def publish(
         self, estimate: DepthEstimate, frame_id: str, depth_encoding: str, points: PointCloudOptions
     ) -> None:
-        """All messages carry one header: that of the reference slice."""
+        """All messages that have a header carry that of the reference slice."""
         header = make_header(estimate.stamp_ns, frame_id)
-        messages: dict[str, Image | CameraInfo | PointCloud2] = {}
+        messages: dict[str, Any] = {}
         used = self._used
         if self.wanted(topic := "depth/image_rect"):
             messages[topic] = depth_message(estimate.depth, depth_encoding, header, used.get(topic))
@@ -72,9 +77,13 @@ class DepthOutputs:
                     estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
                 )
                 messages[topic] = cloud_message(cloud, header, used.get(topic))
+        if self.wanted(topic := "focus_demand"):
+            demand = demand_of(estimate.depth, estimate.sigma)
+            if demand is not None:  # else nothing is known that the next sweep could be planned by
+                messages[topic] = demand_message(demand)
         for topic, message in messages.items():  # all at once: whoever joins them has little to wait for
             self._node.send(self._publishers[topic], message)
-            if not isinstance(message, CameraInfo):
+            if isinstance(message, (Image, PointCloud2)):
                 used[topic] = message.data  # publishing has copied it
 
 

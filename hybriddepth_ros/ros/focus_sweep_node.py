@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float32MultiArray
 
 from hybriddepth_msgs.srv import CaptureStack, SetFocus
 from hybriddepth_ros.cameras import (
@@ -21,15 +23,19 @@ from hybriddepth_ros.cameras import (
 )
 from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, make_lens
 from hybriddepth_ros.cameras.supervisor import SweepListener, SweepSupervisor
-from hybriddepth_ros.errors import CameraError
+from hybriddepth_ros.cameras.sweep_patterns import ADAPTIVE, TRIANGLE, Pattern, Triangle, sawtooth
+from hybriddepth_ros.errors import CameraError, ParameterError
+from hybriddepth_ros.ros.adaptive_foci import AdaptiveFoci
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.messages import stack_message
+from hybriddepth_ros.ros.messages import demand_from, stack_message
 from hybriddepth_ros.ros.schema import FocusSweepParameters, sweep_camera_type
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.sweep_outputs import SweepOutputs, swept_message
 from hybriddepth_ros.ros.sweep_positions import sweep_positions
 from hybriddepth_ros.ros.topic_camera import topic_camera
 from hybriddepth_ros.ros.topic_options import TopicCameraOptions
+
+DEMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # only the newest counts
 
 
 class FocusSweepNode(ManagedNode):
@@ -41,6 +47,7 @@ class FocusSweepNode(ManagedNode):
         self._new_frame = threading.Condition()
         self._last: SweptFrame | None = None
         self._plan_warnings: set[str] = set()
+        self._adaptive: AdaptiveFoci | None = None  # with `sweep: adaptive`, once a camera is open
         super().__init__("focus_sweep", **node_arguments)
         self.service(SetFocus, "~/set_focus", self._on_set_focus)
         self.service(CaptureStack, "~/capture_stack", self._on_capture_stack)
@@ -66,6 +73,7 @@ class FocusSweepNode(ManagedNode):
             self._positions,
             parameters.sweep_options,
             listener,
+            make_pattern=self._make_pattern,
             reopen_delay_max_s=lambda: self.parameters[FocusSweepParameters].reopen_delay_max,
         )
         resources.callback(supervisor.close)
@@ -78,7 +86,10 @@ class FocusSweepNode(ManagedNode):
         self._last = None
         resources.callback(self._wake_waiting)
         resources.callback(self._supervisor.stop)
+        self._adaptive = None
         self._supervisor.start()
+        if self.parameters[FocusSweepParameters].sweep == ADAPTIVE:
+            self.subscription(resources, Float32MultiArray, "focus_demand", self._on_demand, DEMAND_QOS)
 
     def _make_camera(self) -> FocusCamera:
         name = self.parameters[FocusSweepParameters].camera
@@ -102,6 +113,28 @@ class FocusSweepNode(ManagedNode):
                 self._plan_warnings.add(warning)
                 self.get_logger().warning(f"sweep: {warning}")
         return positions
+
+    def _make_pattern(self, camera: FocusCamera) -> Pattern:
+        parameters = self.parameters[FocusSweepParameters]
+        if parameters.sweep == ADAPTIVE:
+            foci, _ = sweep_positions(parameters, camera)
+            self._adaptive = AdaptiveFoci(
+                camera,
+                parameters.sweep_options.focus_range(camera),
+                parameters.adaptive_slice_count or len(foci),
+                parameters.full_sweep_period,
+            )
+            return self._adaptive
+        return Triangle() if parameters.sweep == TRIANGLE else sawtooth
+
+    def _on_demand(self, message: Float32MultiArray) -> None:
+        try:
+            demand = demand_from(message)
+        except ParameterError as error:
+            self.problem("focus demands refused", str(error))
+            return
+        if (adaptive := self._adaptive) is not None:
+            adaptive.take(demand)
 
     def _tell_progress(self, done: int, total: int) -> None:
         if self._stopped():
@@ -211,6 +244,8 @@ class FocusSweepNode(ManagedNode):
             "frames dropped: publishing too slow": statistics.frames_dropped,
             "focus": "sweeping" if held is None else f"held at {held:g} 1/m",
         }
+        if (adaptive := self._adaptive) is not None:
+            values |= {"sweeps: full": adaptive.full_sweeps, "sweeps: adaptive": adaptive.adaptive_sweeps}
         slow = 0.0 < statistics.rate_ratio < 0.8
         level = DiagnosticStatus.WARN if slow else DiagnosticStatus.OK
         return level, f"{statistics.achieved_rate_hz:.1f} slices/s", values

@@ -60,6 +60,13 @@ INTERFACE = (
     ),
     Endpoint(
         "focus_sweep",
+        "subscribes",
+        "focus_demand",
+        "std_msgs/msg/Float32MultiArray",
+        "with `sweep: adaptive`: where the next sweep is to look",
+    ),
+    Endpoint(
+        "focus_sweep",
         "serves",
         "~/set_focus",
         "hybriddepth_msgs/srv/SetFocus",
@@ -118,6 +125,13 @@ INTERFACE = (
         "depth/points",
         "sensor_msgs/msg/PointCloud2",
         "x y z [m], rgb, sigma [m]; organised or compact",
+    ),
+    Endpoint(
+        "depth",
+        "publishes",
+        "focus_demand",
+        "std_msgs/msg/Float32MultiArray",
+        "[2, bins] after each estimate: inverse depths (1/m), and how uncertain the scene is at each",
     ),
     Endpoint("depth", "serves", "~/enable", "std_srvs/srv/SetBool", "stop and go on estimating"),
     Endpoint(

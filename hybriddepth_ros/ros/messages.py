@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 
 import hybriddepth_msgs.msg as msgs
+from hybriddepth_ros.adaptive_sweep import FocusDemand
+from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.ros.decoding import BYTES_PER_PIXEL as BYTES_PER_PIXEL
@@ -182,3 +184,32 @@ def stack_message(
         message.f_number = float(lens.f_number)
         message.pixel_pitch_um = float(lens.pixel_pitch_um)
     return message
+
+
+# -- where focus is wanted
+
+_DEMAND_ROWS = "diopters,weight"
+
+
+def demand_message(demand: FocusDemand) -> Float32MultiArray:
+    """Two rows [2, B]: the bins' inverse depths [1/m], then their weights."""
+    bins = len(demand.diopters)
+    rows = MultiArrayDimension(label=_DEMAND_ROWS, size=2, stride=2 * bins)
+    columns = MultiArrayDimension(label="bins", size=bins, stride=bins)
+    values = np.concatenate([demand.diopters, demand.weight]).astype(np.float32)
+    return Float32MultiArray(
+        layout=MultiArrayLayout(dim=[rows, columns]), data=array.array("f", values.tobytes())
+    )
+
+
+def demand_from(message: Float32MultiArray) -> FocusDemand:
+    """The demand of a message; ParameterError for any other layout or values."""
+    dimensions = [(dimension.label, dimension.size) for dimension in message.layout.dim]
+    size = len(message.data)
+    if dimensions != [(_DEMAND_ROWS, 2), ("bins", size // 2)] or size % 2 or message.layout.data_offset:
+        raise ParameterError(
+            f"focus demand: expected the dimensions ('{_DEMAND_ROWS}', 2) and ('bins', half of all values),"
+            f" got {dimensions[:3]} and {size} values"
+        )
+    diopters, weight = np.array(message.data, np.float64).reshape(2, -1)
+    return FocusDemand(diopters, weight)

@@ -13,6 +13,7 @@ from hybriddepth_ros.cameras import camera_config_type, camera_names
 from hybriddepth_ros.cameras.lens import lens_config_type, lens_names, lens_prefix
 from hybriddepth_ros.cameras.supervisor import LONGEST_REOPEN_DELAY_S
 from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_GO, SWEEP_MODES, SweepOptions
+from hybriddepth_ros.cameras.sweep_patterns import ADAPTIVE, SAWTOOTH, SWEEPS
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
@@ -60,6 +61,26 @@ class FocusSweepParameters:
         3.0, "farthest focus of a planned sweep; 0 = infinity", unit="m", minimum=0.0, maximum=1000.0
     )
     slice_count: int = parameter(5, "slices of a planned sweep", minimum=2, maximum=MAX_SLICES)
+    sweep: str = parameter(
+        SAWTOOTH,
+        "sawtooth: every sweep runs the same way; triangle: every second one back, so that the lens never"
+        f" flies back; {ADAPTIVE}: foci where `focus_demand` wants them, and now and then the full sweep",
+        choices=SWEEPS,
+    )
+    full_sweep_period: float = parameter(
+        3.0,
+        "with `sweep: adaptive`, time from one full sweep to the next; without a demand for so long every"
+        " sweep is full",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+    )
+    adaptive_slice_count: int = parameter(
+        0,
+        "slices of an adaptive sweep, 2 or more; 0 = as many as the full sweep has",
+        minimum=0,
+        maximum=MAX_SLICES,
+    )
     sweep_mode: str = parameter(
         STOP_AND_GO,
         "stop_and_go: the lens moves on when a frame has arrived; free_running: when its exposure is over by"
@@ -105,6 +126,8 @@ class FocusSweepParameters:
             )
         if len(set(positions)) < len(positions):
             raise ParameterError(f"focus_diopters: expected positions that differ, got {list(positions)}")
+        if self.adaptive_slice_count == 1:
+            raise ParameterError("adaptive_slice_count: expected 0 or at least 2, got 1")
         if self.far_distance and self.far_distance <= self.near_distance:
             raise ParameterError(
                 f"far_distance: expected more than near_distance ({self.near_distance:g} m) or 0 (infinity),"

@@ -21,6 +21,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Float32MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from hybriddepth_msgs.msg import FocalSlice, FocusState
@@ -29,6 +30,7 @@ from hybriddepth_ros.ros import depth_node
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.diagnostics import resident_memory_mb
 from hybriddepth_ros.ros.interface import INTERFACE
+from hybriddepth_ros.ros.messages import demand_from
 from tests.ros.helpers import (
     CAMERA,
     FRAME,
@@ -145,6 +147,20 @@ def test_all_outputs_carry_the_header_of_the_reference_slice(feed: Feed) -> None
     points = np.frombuffer(cloud.data, np.float32).reshape(HEIGHT, WIDTH, -1)
     assert points[1, 1, 2] == 2.5  # cloud and depth agree when projected with K
     assert points[1, 1, 0] * info.k[0] / 2.5 + info.k[2] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_focus_demand_alone_is_reason_enough_to_estimate(feed: Feed) -> None:
+    """As when the sweep is adaptive and nobody looks at the depth."""
+    received = feed.peer.listen(Float32MultiArray, "focus_demand")
+    assert wait_for(lambda: feed.node._outputs.any_wanted())
+    feed.send_sweep()
+    assert wait_for(lambda: received)
+    demand = demand_from(received[0])  # all but one pixel are at 1 m, known to 0.1 m
+    at = np.average(demand.diopters, weights=demand.weight)
+    assert at == pytest.approx(1.0, abs=0.03)
+    spread = np.sqrt(np.average((demand.diopters - at) ** 2, weights=demand.weight))
+    assert spread == pytest.approx(0.1, abs=0.03)
+    assert [(d.label, d.size) for d in received[0].layout.dim] == [("diopters,weight", 2), ("bins", 64)]
 
 
 def test_depth_in_millimetres_is_a_parameter_that_changes_while_running(feed: Feed) -> None:

@@ -15,16 +15,19 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayout
 
 from hybriddepth_msgs.msg import FocalSlice, FocusState
 from hybriddepth_msgs.srv import CaptureStack, SetFocus
+from hybriddepth_ros.adaptive_sweep import FocusDemand
 from hybriddepth_ros.cameras import CameraFrame, FocusCamera, FrameTimeout
 from hybriddepth_ros.errors import CameraError, HybridDepthError
+from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.ros import focus_sweep_node
 from hybriddepth_ros.ros.diagnostics import resident_memory_mb
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.interface import INTERFACE
-from hybriddepth_ros.ros.messages import from_time
+from hybriddepth_ros.ros.messages import demand_message, from_time
 from tests.ros.helpers import CAMERA, FRAME, NAMESPACE, Peer, Running, picture, stamps, values_of, wait_for
 
 
@@ -62,6 +65,10 @@ class FakeCamera(FocusCamera):
     def command_focus(self, focus_diopters: float) -> int:
         self._focus = focus_diopters
         return time.time_ns()
+
+    @property
+    def lens(self) -> ThinLens:
+        return ThinLens(25.0, 1.4, 40.0)  # 11 px of blur per diopter
 
     @property
     def focus_range_diopters(self) -> tuple[float, float]:
@@ -131,7 +138,7 @@ def test_the_simulated_camera_fills_every_documented_topic_with_equal_stamps(
             }
 
         for endpoint in INTERFACE:
-            if endpoint.node == "focus_sweep":
+            if endpoint.node == "focus_sweep" and endpoint.direction != "subscribes":
                 name = endpoint.name.replace("~", "focus_sweep")
                 full = name if name.startswith("/") else f"/{NAMESPACE}/{name}"
                 assert wait_for(lambda: endpoint.type in found()[endpoint.direction].get(full, [])), full  # noqa: B023
@@ -170,6 +177,132 @@ def test_without_a_subscriber_no_image_is_converted(node: Any, monkeypatch: pyte
     sweeps = node._sweep.statistics.sweeps
     assert wait_for(lambda: node._sweep.statistics.sweeps > sweeps + 3)
     assert not called.is_set()
+
+
+# -- patterns
+
+
+def test_a_triangle_is_published_as_whole_sweeps_in_order_of_capture(
+    context: Context, peer: Peer, camera: FakeCamera
+) -> None:
+    overrides = [
+        Parameter("focus_diopters", value=[0.5, 1.0, 2.0]),
+        Parameter("sweep", value="triangle"),
+    ]
+    with Running(FocusSweepNode, context, parameter_overrides=overrides) as node:
+        received = peer.listen(FocalSlice, "slice", 1000)
+        node.start()
+        assert wait_for(lambda: len(received) > 30)
+    places = [(s.focus.sweep_id, s.focus.slice_index) for s in received]
+    first = places[0][0] * 3 + places[0][1]
+    assert places == [divmod(first + step, 3) for step in range(len(places))]
+    for state in (s.focus for s in received):
+        rising = (0.5, 1.0, 2.0)
+        assert (
+            state.focus_diopters == (rising if state.sweep_id % 2 == 0 else rising[::-1])[state.slice_index]
+        )
+
+
+ADAPTIVE = [
+    Parameter("focus_diopters", value=[0.0, 1.0, 2.0, 4.0]),
+    Parameter("sweep", value="adaptive"),
+    Parameter("adaptive_slice_count", value=3),
+]
+FULL = (0.0, 1.0, 2.0, 4.0)
+
+
+def whole_sweeps(states: list[Any]) -> list[tuple[float, ...]]:
+    """The foci of each sweep of which all slices came."""
+    sweeps: dict[int, list[Any]] = {}
+    for state in list(states):
+        sweeps.setdefault(state.sweep_id, []).append(state)
+    return [tuple(s.focus_diopters for s in own) for own in sweeps.values() if len(own) == own[0].slice_count]
+
+
+def test_the_sweep_follows_a_demand_and_is_full_without_one(
+    context: Context, peer: Peer, camera: FakeCamera
+) -> None:
+    period = Parameter("full_sweep_period", value=0.5)
+    with Running(FocusSweepNode, context, parameter_overrides=[*ADAPTIVE, period]) as node:
+        states = peer.listen(FocusState, "focus", 10_000)
+        newest = peer.diagnostics("focus_sweep")
+        publisher = peer.publisher(Float32MultiArray, "focus_demand", 1)
+        node.start()
+        assert wait_for(lambda: publisher.get_subscription_count() > 0)
+        assert wait_for(lambda: len(states) > 40)
+        assert set(whole_sweeps(states)) == {FULL}
+        for at in (1.5, 3.0):  # the sweep goes with the scene
+            message = demand_message(FocusDemand(np.array([at - 0.05, at, at + 0.05]), np.ones(3)))
+            states.clear()
+
+            def full_and_adaptive(message: Any = message, at: float = at) -> bool:
+                publisher.publish(message)
+                sweeps = set(whole_sweeps(states))
+                return FULL in sweeps and any(about(foci, at) for foci in sweeps - {FULL})
+
+            assert wait_for(full_and_adaptive), whole_sweeps(states)
+        assert wait_for(lambda: int(values_of(newest()).get("sweeps: adaptive", 0)) > 0)
+
+        def full_again() -> bool:
+            states.clear()
+            time.sleep(0.3)
+            return len(whole_sweeps(states)) > 5 and set(whole_sweeps(states)) == {FULL}
+
+        assert wait_for(full_again)
+
+
+def about(foci: tuple[float, ...], at: float) -> bool:
+    return len(foci) == 3 and at - 1.0 < foci[0] < at < foci[-1] < at + 1.0
+
+
+def test_demands_of_a_bad_shape_are_one_counted_line_each_and_change_nothing(
+    context: Context, peer: Peer, camera: FakeCamera, capfd: pytest.CaptureFixture[str]
+) -> None:
+    layout = MultiArrayLayout(dim=[MultiArrayDimension(label="bins", size=2, stride=2)])
+    good = demand_message(FocusDemand(np.array([1.0, 2.0]), np.ones(2)))
+    bad = [
+        Float32MultiArray(),
+        Float32MultiArray(layout=layout, data=[1.0, 2.0]),
+        Float32MultiArray(layout=good.layout, data=[1.0, 2.0, 3.0]),
+        Float32MultiArray(layout=good.layout, data=[math.nan] * 4),
+        Float32MultiArray(layout=good.layout, data=[1.0, 2.0, 1.0, -1.0]),
+        Float32MultiArray(layout=good.layout, data=[2.0, 1.0, 1.0, 1.0]),
+    ]
+    with Running(FocusSweepNode, context, parameter_overrides=ADAPTIVE) as node:
+        states = peer.listen(FocusState, "focus", 10_000)
+        publisher = peer.publisher(Float32MultiArray, "focus_demand", 10)
+        node.start()
+        assert wait_for(lambda: publisher.get_subscription_count() > 0)
+        for count, message in enumerate(bad, 1):
+            publisher.publish(message)
+            assert wait_for(lambda: node.counters["focus demands refused"] >= count), message  # noqa: B023
+        assert node.counters["focus demands refused"] == len(bad)
+        assert node.counters["exceptions"] == 0
+        states.clear()
+        assert wait_for(lambda: len(states) > 20)
+        assert set(whole_sweeps(states)) == {FULL}
+    log = capfd.readouterr()
+    lines = [line for line in (log.err + log.out).splitlines() if "focus demand" in line]
+    assert 1 <= len(lines) <= len(bad) and "Traceback" not in log.err + log.out
+
+
+@pytest.mark.parametrize("sweep", ["sawtooth", "triangle"])
+def test_only_an_adaptive_sweep_asks_for_demands(
+    context: Context, peer: Peer, camera: FakeCamera, sweep: str
+) -> None:
+    with Running(FocusSweepNode, context, parameter_overrides=[Parameter("sweep", value=sweep)]) as node:
+        node.start()
+        topics = dict(node.get_subscriber_names_and_types_by_node("focus_sweep", f"/{NAMESPACE}"))
+        assert not any("focus_demand" in topic for topic in topics)
+
+
+def test_an_adaptive_sweep_without_a_known_lens_is_refused_with_the_reason(
+    context: Context, camera: FakeCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeCamera, "lens", None)
+    running = Running(FocusSweepNode, context, parameter_overrides=ADAPTIVE)
+    with running as node, pytest.raises(HybridDepthError, match="sweep: adaptive plans by the lens's blur"):
+        node.start()
 
 
 # -- services

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, Image, PointField
 
-from hybriddepth_ros.errors import MessageError, StackError
+from hybriddepth_ros.adaptive_sweep import FocusDemand
+from hybriddepth_ros.errors import MessageError, ParameterError, StackError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.point_cloud import PointCloudOptions, project
@@ -223,3 +224,21 @@ def test_conversion_survives_opencv_and_image_messages_of_every_kind() -> None:
     assert cv2.__version__.split(".")[0] == "4"  # 5 changed the type codes that cv_bridge is built on
     with pytest.raises(MessageError):
         messages.check_image(Image())
+
+
+def test_a_focus_demand_reads_back_as_it_was_sent() -> None:
+    demand = FocusDemand(np.array([0.5, 1.0, 1.5]), np.array([1.0, 0.0, 3.0]))
+    read = messages.demand_from(messages.demand_message(demand))
+    assert read.diopters.tolist() == demand.diopters.tolist()
+    assert read.weight.tolist() == demand.weight.tolist()
+
+
+def test_a_message_of_other_dimensions_is_no_focus_demand() -> None:
+    demand = messages.demand_message(FocusDemand(np.array([0.5, 1.0]), np.array([1.0, 1.0])))
+    demand.layout.data_offset = 1
+    with pytest.raises(ParameterError, match="expected the dimensions"):
+        messages.demand_from(demand)
+    demand.layout.data_offset = 0
+    demand.layout.dim[1].size = 3
+    with pytest.raises(ParameterError, match=r"\('bins', 3\).* and 4 values"):
+        messages.demand_from(demand)
