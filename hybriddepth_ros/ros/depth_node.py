@@ -25,7 +25,7 @@ from hybriddepth_ros.ros.compressed import check_compressed_slice, compressed_fo
 from hybriddepth_ros.ros.decoding import stack_of_read
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
 from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_memory_mb
-from hybriddepth_ros.ros.inputs import AnySlice, subscribe
+from hybriddepth_ros.ros.inputs import SLICE_TOPICS, AnySlice, subscribe
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import check_place, check_slice, focal_slice, from_time
 from hybriddepth_ros.ros.schema import DepthParameters
@@ -269,7 +269,7 @@ class DepthNode(ManagedNode):
             return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
         warnings = []
         if slice_rate == 0.0:
-            warnings.append(f"no slices arrive ({parameters.input})")
+            warnings.append(f"no slices arrive ({parameters.input}){self._hint()}")
         elif self._latest is not None and self._latest.camera is None:
             warnings.append("no intrinsics: neither a cloud nor camera_info")
         if clocks := self._clocks.verdict():
@@ -282,6 +282,18 @@ class DepthNode(ManagedNode):
         if warnings:
             return DiagnosticStatus.WARN, "; ".join(warnings), values
         return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
+
+    def _hint(self) -> str:
+        """Which other `input` there would be slices for."""
+        others = {
+            name: topic
+            for name, topic in SLICE_TOPICS.items()
+            if name != self.parameters[DepthParameters].input
+        }
+        for name, topic in others.items():
+            if self.count_publishers(topic):
+                return f", but {topic} is published: `input: {name}`"
+        return ""
 
 
 def main() -> int:

@@ -20,6 +20,8 @@ OnSlice = Callable[[Any], None]  # of either kind
 
 # A message out of order takes nothing from the others; stamps further back: a bag loops or a clock was set.
 JUMP_BACK_NS = 1_000_000_000
+SLICE_TOPICS = {"slices": "slice", "compressed_slices": "slice/compressed"}  # `input` -> topic
+_SLICE_TYPES = {"slices": FocalSlice, "compressed_slices": CompressedFocalSlice}
 TOPICS = {"image_raw": Image, "camera_info": CameraInfo, "focus": FocusState}
 
 
@@ -35,11 +37,8 @@ def subscribe(
         history=HistoryPolicy.KEEP_LAST,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
     )
-    if parameters.input == "slices":
-        node.subscription(resources, FocalSlice, "slice", on_slice, qos)
-        return
-    if parameters.input == "compressed_slices":
-        node.subscription(resources, CompressedFocalSlice, "slice/compressed", on_slice, qos)
+    if topic := SLICE_TOPICS.get(parameters.input):
+        node.subscription(resources, _SLICE_TYPES[parameters.input], topic, on_slice, qos)
         return
     joined = SynchronisedTopics(node, on_slice, parameters.input_queue_size, parameters.sync_slop)
     for topic, kind in TOPICS.items():

@@ -268,6 +268,12 @@ def test_raw_slices_stay_what_they_were(context: Context, peer: Peer) -> None:
         assert f"/{NAMESPACE}/slice/compressed" not in names
 
 
+def test_slices_of_the_other_kind_are_named_in_the_diagnostics(feed: Feed) -> None:
+    newest = feed.peer.diagnostics("depth")
+    feed.peer.publisher(FocalSlice, "slice")
+    assert wait_for(lambda: newest() and "slice is published: `input: slices`" in newest().message)
+
+
 # -- clocks
 
 
