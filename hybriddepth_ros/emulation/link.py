@@ -9,8 +9,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from hybriddepth_ros.errors import ParameterError
-from hybriddepth_ros.parameters import parameter
+from hybriddepth_ros.parameters import check_value, parameter, parameter_fields
 
 PACKET_BYTES = 1472  # of a UDP datagram that fits an Ethernet frame
 
@@ -32,10 +31,8 @@ class LinkOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in ("rate_mbit", "delay_ms", "jitter_ms", "packet_loss", "queue_bytes"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0) or (name == "packet_loss" and value > 1):
-                raise ParameterError(f"link: {name}: expected a number of its range, got {value!r}")
+        for name, (default, info) in parameter_fields(type(self)).items():
+            check_value(f"link: {name}", default, info, getattr(self, name))
 
 
 class Link:
