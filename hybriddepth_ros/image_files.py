@@ -37,7 +37,7 @@ def _decoded(path: Path, flags: int) -> npt.NDArray[Any]:
     """What OpenCV makes of a file, [H, W] or [H, W, C] with blue first; StackError if it is no image."""
     data = read_bytes(path, MAX_FILE_BYTES)
     try:
-        for width, height in _declared_sizes(data):
+        for width, height in declared_sizes(data):
             _check_pixels(path, width, height)
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except (cv2.error, struct.error, IndexError, ValueError):
@@ -54,7 +54,7 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
         raise StackError(f"{path}: expected an image of at most {limit}, got {width}x{height}")
 
 
-def _declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+def declared_sizes(data: bytes) -> Iterator[tuple[int, int]]:
     """(width, height) in pixels that the file claims; ValueError and its like for a damaged file.
 
     A small file can claim any size, so it is asked before decoding. PNG and JPEG are walked to their end:

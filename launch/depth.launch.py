@@ -5,7 +5,8 @@
 
 An argument left empty keeps what the parameter file says. `camera:=topic` sweeps a lens before the camera of
 another node (topic.image, topic.lens ... in the parameter file). `camera:=none` leaves the sweep out: slices
-come from elsewhere (a bag, another driver).
+come from elsewhere (a bag, another driver). `depth:=false` leaves the depth node out: it runs on another
+machine, docs/two_machines.md.
 """
 
 import os
@@ -35,6 +36,9 @@ RVIZ_TOPICS = ("rgb/image_rect", "depth/image_rect", "depth/uncertainty", "depth
 
 ARGUMENTS = {
     "camera": ("", "driver to open, as `camera` in the parameter file; none = start no focus_sweep"),
+    "depth": ("true", "false: start no depth node, as it runs on another machine"),
+    "transport": ("", "how slices leave: raw, jpeg or png; empty = the parameter file's"),
+    "input": ("", "what depth takes: slices, compressed_slices or topics; empty = the parameter file's"),
     "params_file": ("", "parameters of both nodes; empty = the package's config/depth.yaml"),
     "namespace": (DEFAULT_NAMESPACE, "namespace of both nodes and all their topics"),
     "model": ("", "depth model; empty = the parameter file's"),
@@ -44,6 +48,7 @@ ARGUMENTS = {
     "log_level": ("info", "debug, info, warn, error or fatal, for both nodes"),
 }
 CHOICES = {
+    "depth": ["true", "false"],
     "rviz": ["true", "false"],
     "use_sim_time": ["true", "false"],
     "log_level": ["debug", "info", "warn", "error", "fatal"],
@@ -138,8 +143,11 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise FileNotFoundError(f"params_file: expected a file, found none at {value('params_file')}")
     entities = dds_profile()
     if value("camera") != "none":
-        entities += managed_node("focus_sweep", {"camera": value("camera")}, context)
-    entities += managed_node("depth", {"model": value("model"), "device": value("device")}, context)
+        overrides = {name: value(name) for name in ("camera", "transport")}
+        entities += managed_node("focus_sweep", overrides, context)
+    if value("depth") == "true":
+        overrides = {name: value(name) for name in ("model", "device", "input")}
+        entities += managed_node("depth", overrides, context)
     if value("rviz") == "true":
         entities.append(rviz(value("namespace"), value("use_sim_time") == "true"))
     return entities

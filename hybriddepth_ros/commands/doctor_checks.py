@@ -116,7 +116,11 @@ def check_ros() -> list[Check]:
         )
     try:
         messages = importlib.import_module("hybriddepth_msgs.msg")
-        check_for_type_support(messages.FocalSlice)
+        for kind in (
+            messages.FocalSlice,
+            messages.CompressedFocalSlice,
+        ):  # the second is missing of old builds
+            check_for_type_support(kind)
         checks.append(Check("hybriddepth_msgs", "ok", "built"))
     except Exception as error:
         step = "make setup, or colcon build in ros2_ws and source its install/setup.bash"

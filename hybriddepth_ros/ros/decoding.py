@@ -157,16 +157,17 @@ def camera_intrinsics(
 def check_slice(message: msgs.FocalSlice) -> None:
     """MessageError unless image, camera_info and focus can be used; cheap, no pixel is touched."""
     check_image(message.image)
-    if not math.isfinite(message.focus.focus_diopters):
-        raise MessageError(
-            f"focus: focus_diopters {message.focus.focus_diopters}, expected a finite number of 1/m"
-        )
-    info, image = message.camera_info, message.image
-    if (info.width or info.height) and (info.width, info.height) != (image.width, image.height):
-        raise MessageError(
-            f"camera_info: size {info.width}x{info.height}, expected {image.width}x{image.height} (image)"
-        )
-    camera_intrinsics(info, (image.width, image.height))
+    check_focus_and_camera(message.focus, message.camera_info, (message.image.width, message.image.height))
+
+
+def check_focus_and_camera(focus: msgs.FocusState, info: CameraInfo, image_size: tuple[int, int]) -> None:
+    """MessageError unless focus and intrinsics can be used with an image of this (width, height) [px]."""
+    if not math.isfinite(focus.focus_diopters):
+        raise MessageError(f"focus: focus_diopters {focus.focus_diopters}, expected a finite number of 1/m")
+    width, height = image_size
+    if (info.width or info.height) and (info.width, info.height) != (width, height):
+        raise MessageError(f"camera_info: size {info.width}x{info.height}, expected {width}x{height} (image)")
+    camera_intrinsics(info, image_size)
 
 
 def check_place(focus: msgs.FocusState, most: int) -> None:
@@ -201,10 +202,19 @@ def stack_of(
     slices: Sequence[msgs.FocalSlice], lens: ThinLens | None = None, name: str = "sweep"
 ) -> FocalStack:
     """A stack of received slices; without a lens it is what their blur_px_per_diopter says, if they do."""
-    read = [focal_slice(message) for message in slices]
-    if lens is None and slices:
-        middle = len(slices) // 2
-        lens = equivalent_lens(read[middle].camera, float(slices[middle].focus.blur_px_per_diopter))
+    return stack_of_read([focal_slice(message) for message in slices], slices, lens, name)
+
+
+def stack_of_read(
+    read: Sequence[FocalSlice],
+    messages: Sequence[msgs.FocalSlice | msgs.CompressedFocalSlice],
+    lens: ThinLens | None = None,
+    name: str = "sweep",
+) -> FocalStack:
+    """As `stack_of`, of slices that were read from these messages, of either kind."""
+    if lens is None and messages:
+        middle = len(messages) // 2
+        lens = equivalent_lens(read[middle].camera, float(messages[middle].focus.blur_px_per_diopter))
     return FocalStack(slices=tuple(read), lens=lens, name=name)
 
 

@@ -13,19 +13,23 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
-from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_msgs.msg import CompressedFocalSlice
+from hybriddepth_ros.clock_check import ClockCheck
 from hybriddepth_ros.errors import HybridDepthError, ModelError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
+from hybriddepth_ros.focal_stack import FocalSlice
 from hybriddepth_ros.models import usable_precision
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
+from hybriddepth_ros.ros.compressed import check_compressed_slice
+from hybriddepth_ros.ros.decoding import stack_of_read
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
 from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_memory_mb
-from hybriddepth_ros.ros.inputs import subscribe
+from hybriddepth_ros.ros.inputs import SLICE_TOPICS, AnySlice, subscribe
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.messages import check_place, check_slice, from_time, stack_of
+from hybriddepth_ros.ros.messages import check_place, check_slice, from_time
 from hybriddepth_ros.ros.schema import SLICE, DepthParameters
-from hybriddepth_ros.ros.slice_pipeline import PipelineEvents, SlicePipeline
+from hybriddepth_ros.ros.slice_pipeline import PipelineEvents, SlicePipeline, read_slice
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 from hybriddepth_ros.slice_windows import RollingOptions
@@ -41,8 +45,8 @@ class DepthNode(ManagedNode):
     def __init__(self, **node_arguments: Any) -> None:
         self._estimator: DepthEstimator | None = None
         self._outputs: DepthOutputs | None = None
-        self._worker: NewestFirstWorker[list[FocalSlice]] | None = None
-        self._assembler: StackAssembler[FocalSlice] | None = None
+        self._worker: NewestFirstWorker[list[AnySlice]] | None = None
+        self._assembler: StackAssembler[AnySlice] | None = None
         self._pipeline: SlicePipeline | None = None
         self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
@@ -51,6 +55,7 @@ class DepthNode(ManagedNode):
         self._new_estimate = threading.Condition()
         self._saves_waiting = 0
         self._slice_rate, self._depth_rate, self._latency = RateMeter(), RateMeter(), LatencyMeter()
+        self._clocks, self._clocks_told = ClockCheck(), False
         super().__init__("depth", **node_arguments)
         self.service(SetBool, "~/enable", self._on_enable)
         self.service(Trigger, "~/save", self._on_save)
@@ -75,6 +80,7 @@ class DepthNode(ManagedNode):
 
     def activate(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]
+        self._clocks, self._clocks_told = ClockCheck(), False
         if parameters.update == SLICE:
             assert self._estimator is not None
             self._pipeline = SlicePipeline(
@@ -143,16 +149,21 @@ class DepthNode(ManagedNode):
 
     # -- from slices to a stack, in the executor: references only
 
-    def _on_slice(self, message: FocalSlice) -> None:
+    def _on_slice(self, message: AnySlice) -> None:
         self._slice_rate.tick()
         self.counters.add("slices received")
         focus = message.focus
         try:
-            check_slice(message)
+            if isinstance(message, CompressedFocalSlice):
+                check_compressed_slice(message)
+            else:
+                check_slice(message)
             check_place(focus, MAX_SLICES)
         except HybridDepthError as error:
             self.problem("slices refused", str(error))
             return
+        stamp_ns = from_time(message.header.stamp)
+        self._clocks.add(stamp_ns, self.get_clock().now().nanoseconds)
         if not focus.settled:
             self.problem("slices dropped: lens moving", f"sweep {focus.sweep_id}, slice {focus.slice_index}")
             return
@@ -162,7 +173,6 @@ class DepthNode(ManagedNode):
             else:
                 self.counters.add("slices not needed")
         elif (assembler := self._assembler) is not None:
-            stamp_ns = from_time(message.header.stamp)
             for stack in assembler.add(
                 focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
             ):
@@ -173,7 +183,7 @@ class DepthNode(ManagedNode):
             self._saves_waiting or (self._outputs is not None and self._outputs.any_wanted())
         )
 
-    def _on_stack(self, slices: list[FocalSlice]) -> None:
+    def _on_stack(self, slices: list[AnySlice]) -> None:
         assert self._worker is not None
         if len(slices) < 2:
             self.counters.add("sweeps of one slice: focus held")
@@ -192,14 +202,16 @@ class DepthNode(ManagedNode):
 
     # -- from a stack to messages, in the worker
 
-    def _estimate(self, messages: list[FocalSlice]) -> None:
+    def _estimate(self, messages: list[AnySlice]) -> None:
         estimator = self._estimator
         if estimator is None:
             return
         self._estimating_since_s = time.monotonic()
         try:
-            stack = stack_of(messages)
-            estimate = estimator(stack)
+            messages, read = self._read(messages)
+            if not read:
+                return
+            estimate = estimator(stack_of_read(read, messages))
         except HybridDepthError as error:
             self.problem("stacks refused", str(error))
             return
@@ -228,6 +240,20 @@ class DepthNode(ManagedNode):
         with self._new_estimate:
             self._latest = estimate
             self._new_estimate.notify_all()
+
+    def _read(self, messages: list[AnySlice]) -> tuple[list[AnySlice], list[FocalSlice]]:
+        """The slices that can be decoded, and their messages; none if they are too few for `min_slices`."""
+        good, read = [], []
+        for message in messages:
+            try:
+                read.append(read_slice(message))
+                good.append(message)
+            except HybridDepthError as error:
+                self.problem("slices refused", str(error))
+        if len(read) < len(messages) and not 2 <= self.parameters[DepthParameters].min_slices <= len(read):
+            self._on_drop("incomplete sweep", len(read))
+            return [], []
+        return good, read
 
     # -- services and diagnostics
 
@@ -275,6 +301,8 @@ class DepthNode(ManagedNode):
             **{f"latency {name} [ms]": value for name, value in self._latency.summary().items()},
             "memory [MB]": resident_memory_mb(),
         }
+        if (least_ms := self._clocks.least_ms) is not None:
+            values["least latency of a slice [ms]"] = least_ms
         if (since_s := self._estimating_since_s) is not None:
             values["estimate running [s]"] = time.monotonic() - since_s
         if self._latest is not None:
@@ -283,14 +311,31 @@ class DepthNode(ManagedNode):
             return DiagnosticStatus.ERROR, "the thread that estimates has ended", values
         warnings = []
         if slice_rate == 0.0:
-            warnings.append(f"no slices arrive ({parameters.input})")
+            warnings.append(f"no slices arrive ({parameters.input}){self._hint()}")
         elif self._latest is not None and self._latest.camera is None:
             warnings.append("no intrinsics: neither a cloud nor camera_info")
+        if clocks := self._clocks.verdict():
+            warnings.append(clocks)
+            if not self._clocks_told:
+                self.get_logger().warning(clocks)
+                self._clocks_told = True
         if self.replaced:
             warnings.append(self.replaced)
         if warnings:
             return DiagnosticStatus.WARN, "; ".join(warnings), values
         return DiagnosticStatus.OK, f"{depth_rate:.1f} depth images/s", values
+
+    def _hint(self) -> str:
+        """Which other `input` there would be slices for."""
+        others = {
+            name: topic
+            for name, topic in SLICE_TOPICS.items()
+            if name != self.parameters[DepthParameters].input
+        }
+        for name, topic in others.items():
+            if self.count_publishers(topic):
+                return f", but {topic} is published: `input: {name}`"
+        return ""
 
 
 def main() -> int:

@@ -10,30 +10,35 @@ from typing import Any
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from hybriddepth_msgs.msg import FocalSlice, FocusState
+from hybriddepth_msgs.msg import CompressedFocalSlice, FocalSlice, FocusState
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import from_time
 from hybriddepth_ros.ros.schema import DepthParameters
 
-OnSlice = Callable[[FocalSlice], None]
+AnySlice = FocalSlice | CompressedFocalSlice
+OnSlice = Callable[[Any], None]  # of either kind
 
 # A message out of order takes nothing from the others; stamps further back: a bag loops or a clock was set.
 JUMP_BACK_NS = 1_000_000_000
+SLICE_TOPICS = {"slices": "slice", "compressed_slices": "slice/compressed"}  # `input` -> topic
+_SLICE_TYPES = {"slices": FocalSlice, "compressed_slices": CompressedFocalSlice}
 TOPICS = {"image_raw": Image, "camera_info": CameraInfo, "focus": FocusState}
 
 
 def subscribe(
     node: ManagedNode, resources: ExitStack, parameters: DepthParameters, on_slice: OnSlice
 ) -> None:
-    """Have `on_slice` called, never two at a time, with every slice that the parameter `input` stands for."""
+    """Have `on_slice` called, never two at a time, with every slice that the parameter `input` stands for:
+    CompressedFocalSlice with compressed_slices, else FocalSlice.
+    """
     reliable = parameters.input_reliability == "reliable"
     qos = QoSProfile(
         depth=parameters.input_queue_size,
         history=HistoryPolicy.KEEP_LAST,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
     )
-    if parameters.input == "slices":
-        node.subscription(resources, FocalSlice, "slice", on_slice, qos)
+    if topic := SLICE_TOPICS.get(parameters.input):
+        node.subscription(resources, _SLICE_TYPES[parameters.input], topic, on_slice, qos)
         return
     joined = SynchronisedTopics(node, on_slice, parameters.input_queue_size, parameters.sync_slop)
     for topic, kind in TOPICS.items():

@@ -6,13 +6,17 @@ from typing import NamedTuple
 
 
 class Endpoint(NamedTuple):
-    """`direction`: publishes, subscribes or serves; `name` is relative to the namespace, `~` the node."""
+    """`direction`: publishes, subscribes or serves; `name` is relative to the namespace, `~` the node.
+
+    by_default: it is there unless a parameter says otherwise.
+    """
 
     node: str
     direction: str
     name: str
     type: str
     note: str
+    by_default: bool = True
 
 
 INTERFACE = (
@@ -21,7 +25,16 @@ INTERFACE = (
         "publishes",
         "slice",
         "hybriddepth_msgs/msg/FocalSlice",
-        "image, camera_info and focus of one slice in one message: what `depth` subscribes to by default",
+        "image, camera_info and focus of one slice in one message: what `depth` subscribes to by default;"
+        " with `transport: raw`",
+    ),
+    Endpoint(
+        "focus_sweep",
+        "publishes",
+        "slice/compressed",
+        "hybriddepth_msgs/msg/CompressedFocalSlice",
+        "the same with the image as a file of its kind, with `transport: jpeg` or `png`",
+        by_default=False,
     ),
     Endpoint(
         "focus_sweep",
@@ -87,9 +100,23 @@ INTERFACE = (
         "rates achieved and possible, frames discarded and lost",
     ),
     Endpoint("depth", "subscribes", "slice", "hybriddepth_msgs/msg/FocalSlice", "with `input: slices`"),
-    Endpoint("depth", "subscribes", "image_raw", "sensor_msgs/msg/Image", "with `input: topics`"),
-    Endpoint("depth", "subscribes", "camera_info", "sensor_msgs/msg/CameraInfo", "with `input: topics`"),
-    Endpoint("depth", "subscribes", "focus", "hybriddepth_msgs/msg/FocusState", "with `input: topics`"),
+    Endpoint(
+        "depth",
+        "subscribes",
+        "slice/compressed",
+        "hybriddepth_msgs/msg/CompressedFocalSlice",
+        "with `input: compressed_slices`",
+        by_default=False,
+    ),
+    Endpoint(
+        "depth", "subscribes", "image_raw", "sensor_msgs/msg/Image", "with `input: topics`", by_default=False
+    ),
+    Endpoint(
+        "depth", "subscribes", "camera_info", "sensor_msgs/msg/CameraInfo", "with `input: topics`", False
+    ),
+    Endpoint(
+        "depth", "subscribes", "focus", "hybriddepth_msgs/msg/FocusState", "with `input: topics`", False
+    ),
     Endpoint(
         "depth",
         "publishes",

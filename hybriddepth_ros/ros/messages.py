@@ -8,18 +8,20 @@ slower.
 from __future__ import annotations
 
 import array
+import zlib
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 
 import hybriddepth_msgs.msg as msgs
 from hybriddepth_ros.adaptive_sweep import FocusDemand
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.focal_stack import CameraIntrinsics
+from hybriddepth_ros.image_compression import DEFAULT_JPEG_QUALITY, compress, format_text
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.ros.decoding import BYTES_PER_PIXEL as BYTES_PER_PIXEL
 from hybriddepth_ros.ros.decoding import camera_intrinsics as camera_intrinsics
@@ -172,6 +174,27 @@ def slice_message(
         camera_info=camera_info_message(camera, header),
         focus=focus,
     )
+
+
+def compressed_slice_message(
+    image: npt.NDArray[np.uint8],
+    camera: CameraIntrinsics,
+    focus: msgs.FocusState,
+    codec: str,
+    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
+) -> msgs.CompressedFocalSlice:
+    """As `slice_message`, with the picture, [H, W, 3] RGB or [H, W] grey, as jpeg or png."""
+    header, encoding = focus.header, "mono8" if image.ndim == 2 else "rgb8"
+    data = compress(image, encoding, codec, jpeg_quality)
+    message = msgs.CompressedFocalSlice(
+        header=header,
+        image=CompressedImage(header=header, format=format_text(encoding, codec), check_fields=True),
+        image_crc32=zlib.crc32(data),
+        camera_info=camera_info_message(camera, header),
+        focus=focus,
+    )
+    message.image.data = array.array("B", data)
+    return message
 
 
 def stack_message(

@@ -90,8 +90,10 @@ class RecordedGraph(DepthGraph):
 
 
 def published_topics(namespace: str) -> dict[str, str]:
-    """Absolute topic -> `package/msg/Name` of everything that the graph publishes on a simulated camera."""
-    published = {endpoint.name: endpoint.type for endpoint in INTERFACE if endpoint.direction == "publishes"}
+    """Absolute topic -> `package/msg/Name` of everything that the graph publishes on a simulated camera by
+    default.
+    """
+    published = {e.name: e.type for e in INTERFACE if e.direction == "publishes" and e.by_default}
     return {
         name if name.startswith("/") else f"/{namespace}/{name}": kind for name, kind in published.items()
     }

@@ -16,6 +16,7 @@ from hybriddepth_ros.cameras.sweep_engine import ANY_WAY, APPROACHES, STOP_AND_G
 from hybriddepth_ros.cameras.sweep_patterns import ADAPTIVE, SAWTOOTH, SWEEPS
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
+from hybriddepth_ros.image_compression import DEFAULT_JPEG_QUALITY, RAW, TRANSPORTS
 from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
@@ -100,6 +101,19 @@ class FocusSweepParameters:
         minimum=0.001,
         maximum=10.0,
     )
+    transport: str = parameter(
+        RAW,
+        "how slices leave: raw on `slice`; jpeg or png (lossless) on `slice/compressed` instead, for a depth"
+        " node on another machine with `input: compressed_slices`",
+        choices=TRANSPORTS,
+    )
+    jpeg_quality: int = parameter(
+        DEFAULT_JPEG_QUALITY,
+        "of `transport: jpeg`; docs/two_machines.md says what less of it costs in depth",
+        minimum=1,
+        maximum=100,
+        dynamic=True,
+    )
     queue_size: int = parameter(
         10, "messages that a publisher keeps for a subscriber that is behind", minimum=1, maximum=1000
     )
@@ -176,8 +190,9 @@ class DepthParameters:
     )
     input: str = parameter(
         "slices",
-        "slices: `slice`, one message each; topics: `image_raw`, `camera_info` and `focus`, joined by stamp",
-        choices=("slices", "topics"),
+        "slices: `slice`, one message each; compressed_slices: `slice/compressed`, the same from another"
+        " machine; topics: `image_raw`, `camera_info` and `focus`, joined by stamp",
+        choices=("slices", "compressed_slices", "topics"),
     )
     input_reliability: str = parameter(
         "best_effort",

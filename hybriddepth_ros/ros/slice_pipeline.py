@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_msgs.msg import CompressedFocalSlice
 from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator
+from hybriddepth_ros.focal_stack import FocalSlice
 from hybriddepth_ros.rolling import RollingEstimator
+from hybriddepth_ros.ros.compressed import compressed_focal_slice
+from hybriddepth_ros.ros.inputs import AnySlice
 from hybriddepth_ros.ros.messages import equivalent_lens, focal_slice
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 from hybriddepth_ros.slice_windows import RollingOptions, SliceWindow
@@ -34,6 +37,13 @@ class PipelineEvents:
     surplus: Callable[[str, int], None]
 
 
+def read_slice(message: AnySlice) -> FocalSlice:
+    """The slice of a message, decoded: milliseconds, so never in a callback. MessageError if it cannot be."""
+    if isinstance(message, CompressedFocalSlice):
+        return compressed_focal_slice(message)
+    return focal_slice(message)
+
+
 class SlicePipeline:
     """`offer` never blocks. It is closed once, and then forgets what waits."""
 
@@ -50,7 +60,7 @@ class SlicePipeline:
             self._register, events.unexpected, backlog, name=f"depth_{REGISTERING}"
         )
 
-    def offer(self, message: FocalSlice) -> None:
+    def offer(self, message: AnySlice) -> None:
         """Take a slice in."""
         if dropped := self._registrar.offer(message):
             self._events.surplus(f"slices dropped: {REGISTERING} is behind", dropped)
@@ -69,9 +79,9 @@ class SlicePipeline:
         for stage in (self._registrar, self._estimator, self._publisher):
             stage.close(timeout_s)
 
-    def _register(self, message: FocalSlice) -> None:
+    def _register(self, message: AnySlice) -> None:
         try:
-            new = focal_slice(message)
+            new = read_slice(message)
             lens = equivalent_lens(new.camera, float(message.focus.blur_px_per_diopter))
             window = self._rolling.windows.add(new, message.focus.slice_count, lens=lens)
         except HybridDepthError as error:

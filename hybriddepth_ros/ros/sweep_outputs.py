@@ -7,12 +7,14 @@ from typing import Any
 
 from sensor_msgs.msg import CameraInfo, Image
 
-from hybriddepth_msgs.msg import FocalSlice, FocusState
+from hybriddepth_msgs.msg import CompressedFocalSlice, FocalSlice, FocusState
 from hybriddepth_ros.cameras import SweptFrame
+from hybriddepth_ros.image_compression import RAW
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.messages import (
     camera_info_message,
+    compressed_slice_message,
     depth_message,
     make_header,
     picture_message,
@@ -24,8 +26,9 @@ TOPICS: dict[str, type] = {
     "image_raw": Image,
     "camera_info": CameraInfo,
     "focus": FocusState,
-    "slice": FocalSlice,
 }
+SLICES = "slice"
+COMPRESSED_SLICES = "slice/compressed"
 GROUND_TRUTH_TOPICS: dict[str, type] = {"ground_truth/depth": Image, "ground_truth/camera_info": CameraInfo}
 CAMERAS_WITH_GROUND_TRUTH = ("simulated",)
 
@@ -39,7 +42,10 @@ class SweepOutputs:
         self._node = node
         self._frame_id = parameters.frame_id
         known_depth = parameters.camera in CAMERAS_WITH_GROUND_TRUTH
-        topics = TOPICS | GROUND_TRUTH_TOPICS if known_depth else TOPICS
+        topics = TOPICS | GROUND_TRUTH_TOPICS if known_depth else dict(TOPICS)
+        # one of the two, so that nobody subscribes to the raw slices by mistake over a link too thin for them
+        self._codec = parameters.transport
+        topics |= {SLICES: FocalSlice} if self._codec == RAW else {COMPRESSED_SLICES: CompressedFocalSlice}
         self._publishers = {
             topic: node.publisher(resources, kind, topic, parameters.queue_size)
             for topic, kind in topics.items()
@@ -48,7 +54,7 @@ class SweepOutputs:
     def publish(self, swept: SweptFrame, lens: ThinLens | None) -> None:
         frame = swept.frame
         header = make_header(frame.stamp_ns, self._frame_id)
-        whole = swept_message(swept, self._frame_id, lens) if self._wanted("slice") else None
+        whole = swept_message(swept, self._frame_id, lens) if self._wanted(SLICES) else None
         if self._wanted("image_raw"):
             self._send("image_raw", whole.image if whole else picture_message(frame.image, header))
         if self._wanted("camera_info"):
@@ -56,7 +62,12 @@ class SweepOutputs:
         if self._wanted("focus"):
             self._send("focus", focus_message(swept, self._frame_id, lens))
         if whole:
-            self._send("slice", whole)
+            self._send(SLICES, whole)
+        if self._wanted(COMPRESSED_SLICES):
+            focus = focus_message(swept, self._frame_id, lens)
+            quality = self._node.parameters[FocusSweepParameters].jpeg_quality
+            compressed = compressed_slice_message(frame.image, frame.camera, focus, self._codec, quality)
+            self._send(COMPRESSED_SLICES, compressed)
         if frame.ground_truth_depth is not None:
             if self._wanted("ground_truth/depth"):
                 self._send("ground_truth/depth", depth_message(frame.ground_truth_depth, "32FC1", header))

@@ -44,6 +44,7 @@ def started(name: str, **arguments: str) -> list[Any]:
 def test_depth_launch_starts_both_nodes_and_without_a_camera_only_one() -> None:
     assert sum(isinstance(entity, LifecycleNode) for entity in started("depth")) == 2
     assert sum(isinstance(entity, LifecycleNode) for entity in started("depth", camera="none")) == 1
+    assert sum(isinstance(entity, LifecycleNode) for entity in started("depth", depth="false")) == 1
 
 
 def test_rviz_is_opened_on_demand() -> None:

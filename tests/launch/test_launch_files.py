@@ -51,13 +51,16 @@ def test_launch_file_compiles_and_has_what_ros2_launch_calls(file: Path) -> None
 @pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
 def test_every_argument_that_is_read_is_declared(file: Path) -> None:
     read = set(re.findall(r"""(?:value|is_true)\("(\w+)"\)""", file.read_text()))
+    for names in re.findall(r"value\(name\) for name in (\(.*?\))", file.read_text()):
+        read |= set(ast.literal_eval(names))
     assert read
     assert read <= declared_arguments(file)
 
 
 def test_depth_launch_has_the_documented_arguments() -> None:
     assert declared_arguments(REPOSITORY / "launch" / "depth.launch.py") == {
-        *("camera", "params_file", "namespace", "model", "device", "rviz", "use_sim_time", "log_level")
+        *("camera", "depth", "transport", "input", "params_file", "namespace", "model", "device", "rviz"),
+        *("use_sim_time", "log_level"),
     }
 
 

@@ -110,7 +110,7 @@ def test_the_interface_is_the_one_that_is_documented(
     with Running(DepthNode, context) as node:
         node.start()
         fqn, namespace = "depth", f"/{NAMESPACE}"
-        expected = [e for e in INTERFACE if e.node == "depth" and e.note != "with `input: topics`"]
+        expected = [e for e in INTERFACE if e.node == "depth" and e.by_default]
 
         def missing() -> list[str]:
             found = {

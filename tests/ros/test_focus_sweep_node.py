@@ -138,7 +138,8 @@ def test_the_simulated_camera_fills_every_documented_topic_with_equal_stamps(
             }
 
         for endpoint in INTERFACE:
-            if endpoint.node == "focus_sweep" and endpoint.direction != "subscribes":
+            by_default = endpoint.by_default and endpoint.direction != "subscribes"
+            if endpoint.node == "focus_sweep" and by_default:
                 name = endpoint.name.replace("~", "focus_sweep")
                 full = name if name.startswith("/") else f"/{NAMESPACE}/{name}"
                 assert wait_for(lambda: endpoint.type in found()[endpoint.direction].get(full, [])), full  # noqa: B023

@@ -72,7 +72,7 @@ def test_what_rclpy_declares_itself_is_left_to_it(tmp_path: Path) -> None:
         ),
         (
             "depth:\n  ros__parameters: {input: bag}",
-            "depth: input: expected one of slices, topics, got 'bag'",
+            "depth: input: expected one of slices, compressed_slices, topics, got 'bag'",
         ),
         ("depth:\n  ros__parameters: {max_depth: }", "max_depth: expected a value, got nothing"),
         (
