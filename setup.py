@@ -51,6 +51,7 @@ setup(
             "hybriddepth = hybriddepth_ros.__main__:main",
             "focus_sweep = hybriddepth_ros.ros.focus_sweep_node:main",
             "depth = hybriddepth_ros.ros.depth_node:main",
+            "composed = hybriddepth_ros.ros.composed:main",
         ],
     },
 )

@@ -39,6 +39,7 @@ ARGUMENTS = {
     "depth": ("true", "false: start no depth node, as it runs on another machine"),
     "transport": ("", "how slices leave: raw, jpeg or png; empty = the parameter file's"),
     "input": ("", "what depth takes: slices, compressed_slices or topics; empty = the parameter file's"),
+    "composed": ("false", "true: both nodes in one process, slices go from one to the other uncopied"),
     "params_file": ("", "parameters of both nodes; empty = the package's config/depth.yaml"),
     "namespace": (DEFAULT_NAMESPACE, "namespace of both nodes and all their topics"),
     "model": ("", "depth model; empty = the parameter file's"),
@@ -48,6 +49,7 @@ ARGUMENTS = {
     "log_level": ("info", "debug, info, warn, error or fatal, for both nodes"),
 }
 CHOICES = {
+    "composed": ["true", "false"],
     "depth": ["true", "false"],
     "rviz": ["true", "false"],
     "use_sim_time": ["true", "false"],
@@ -123,6 +125,33 @@ def managed_node(
     ]
 
 
+def composed(overrides: dict[str, dict[str, str]], context: LaunchContext) -> Node:
+    """Both nodes in one process, which configures and activates them itself."""
+
+    def value(argument: str) -> str:
+        return LaunchConfiguration(argument).perform(context)
+
+    given = [
+        argument
+        for node, parameters in overrides.items()
+        for key, text in parameters.items()
+        if text
+        for argument in ("-p", f"{node}:{key}:={text}")  # of this node alone
+    ]
+    return Node(
+        package=PACKAGE,
+        executable="composed",
+        namespace=value("namespace"),
+        parameters=[
+            value("params_file") or share("config", "depth.yaml"),
+            {"use_sim_time": value("use_sim_time") == "true"},
+        ],
+        ros_arguments=["--log-level", value("log_level"), *given],
+        output="both",
+        emulate_tty=True,
+    )
+
+
 def rviz(namespace: str, use_sim_time: bool) -> Node:
     old, new = f"/{DEFAULT_NAMESPACE}", f"/{namespace.strip('/')}".rstrip("/")
     return Node(
@@ -142,12 +171,19 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if value("params_file") and not os.path.isfile(value("params_file")):
         raise FileNotFoundError(f"params_file: expected a file, found none at {value('params_file')}")
     entities = dds_profile()
-    if value("camera") != "none":
-        overrides = {name: value(name) for name in ("camera", "transport")}
-        entities += managed_node("focus_sweep", overrides, context)
-    if value("depth") == "true":
-        overrides = {name: value(name) for name in ("model", "device", "input")}
-        entities += managed_node("depth", overrides, context)
+    overrides = {
+        "focus_sweep": {name: value(name) for name in ("camera", "transport")},
+        "depth": {name: value(name) for name in ("model", "device", "input")},
+    }
+    if value("composed") == "true":
+        if value("camera") == "none" or value("depth") == "false":
+            raise ValueError("composed: expected both nodes here, got camera:=none or depth:=false")
+        entities.append(composed(overrides, context))
+    else:
+        if value("camera") != "none":
+            entities += managed_node("focus_sweep", overrides["focus_sweep"], context)
+        if value("depth") == "true":
+            entities += managed_node("depth", overrides["depth"], context)
     if value("rviz") == "true":
         entities.append(rviz(value("namespace"), value("use_sim_time") == "true"))
     return entities

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from hybriddepth_ros.models.freed_memory import keep_freed_memory
 from hybriddepth_ros.models.inference import HALF
 from hybriddepth_ros.models.inputs import pad_to_multiple
 from hybriddepth_ros.models.sweepnet import MULTIPLE, SweepDistribution
-from hybriddepth_ros.models.sweepnet_inference import ready
+from hybriddepth_ros.models.sweepnet_inference import PreparedSweep, ready
 from hybriddepth_ros.models.sweepnet_rolling import RollingSweepNet
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet
 from hybriddepth_ros.models.weights_config import identity
@@ -38,18 +37,6 @@ Floats = npt.NDArray[np.float32]
 MOST_SLICES = 16  # more are thinned out
 WIDEST_SWEEP_PX = 60.0  # of blur from the first slice to the last; a wider sweep is seen on a smaller image
 SMALLEST_SIDE = 96  # px of an image that is made smaller for that
-
-
-@dataclass(frozen=True)
-class PreparedSweep:
-    """images [N, h, w, 3] uint8, by `factor` smaller than the stack's; positions [N] px of blur there; blur:
-    per diopter in the stack's [px m].
-    """
-
-    images: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.float32]
-    blur: float
-    factor: float
 
 
 class SweepNetEstimator:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from hybriddepth_ros.models.inference import fold_batch_norms
 from hybriddepth_ros.models.sweepnet import FocusMix, SweepNet, largest_slice
 from hybriddepth_ros.models.sweepnet_weights import on_device
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """images [N, h, w, 3] uint8, by `factor` smaller than the stack's; positions [N] px of blur there; blur:
+    per diopter in the stack's [px m].
+    """
+
+    images: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+    blur: float
+    factor: float
 
 
 def ready(network: SweepNet, device: str) -> SweepNet:

@@ -7,8 +7,9 @@ says there is what it said when it was new: of a scene that stands still it is w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,9 @@ from torch import Tensor
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
 from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
 from hybriddepth_ros.models.sweepnet_features import slice_geometry
-from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix
+from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSweep
 
-if TYPE_CHECKING:
-    from hybriddepth_ros.models.sweepnet_estimator import SweepNetEstimator
+Floats = npt.NDArray[np.float32]
 
 STILL_PX = 0.05  # what moved by less is not moved in memory
 
@@ -37,12 +37,28 @@ class _SliceState:
     transform: npt.NDArray[np.float64]
 
 
+class SweepRunner(Protocol):
+    """What is needed of a SweepNetEstimator."""
+
+    network: SweepNet
+
+    def prepared(self, stack: AlignedStack, blur: float | None = None) -> PreparedSweep: ...
+
+    def running(self, sweep: PreparedSweep) -> AbstractContextManager[tuple[Tensor, Tensor]]: ...
+
+    def read(self, found: SweepDistribution, sweep: PreparedSweep) -> tuple[Floats, Floats, np.float32]: ...
+
+    def estimate(
+        self, stack: AlignedStack, sweep: PreparedSweep, position: Floats, scale: Floats, spacing: np.float32
+    ) -> FocusEstimate: ...
+
+
 class RollingSweepNet:
     """See RollingModel. One new slice costs one slice's work; several, or other foci, the whole stack's."""
 
     reads_all_images = True  # the mean of all of them is looked at finely
 
-    def __init__(self, estimator: SweepNetEstimator) -> None:
+    def __init__(self, estimator: SweepRunner) -> None:
         self._estimator = estimator
         self._states: dict[int, _SliceState] = {}
         self._made_for: tuple[object, ...] = ()

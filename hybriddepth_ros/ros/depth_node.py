@@ -27,6 +27,7 @@ from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
 from hybriddepth_ros.ros.diagnostics import LatencyMeter, RateMeter, resident_memory_mb
 from hybriddepth_ros.ros.inputs import SLICE_TOPICS, AnySlice, subscribe
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.messages import check_place, check_slice, from_time
 from hybriddepth_ros.ros.schema import SLICE, DepthParameters
 from hybriddepth_ros.ros.slice_pipeline import PipelineEvents, SlicePipeline, read_slice
@@ -42,7 +43,9 @@ LAST_ESTIMATE_TIMEOUT_S = 0.5  # a Spinner waits longer, and then destroys what 
 class DepthNode(ManagedNode):
     """Callbacks only hand references on; one worker converts, estimates and publishes the newest stack."""
 
-    def __init__(self, **node_arguments: Any) -> None:
+    def __init__(self, local_slices: LocalSlices | None = None, **node_arguments: Any) -> None:
+        """local_slices: take slices from there instead of from the topic."""
+        self._local_slices = local_slices
         self._estimator: DepthEstimator | None = None
         self._outputs: DepthOutputs | None = None
         self._worker: NewestFirstWorker[list[AnySlice]] | None = None
@@ -98,7 +101,10 @@ class DepthNode(ManagedNode):
             )
         resources.callback(self._close_workers)
         resources.callback(self._wake_savers)
-        subscribe(self, resources, parameters, self._on_slice)
+        if self._local_slices is not None and parameters.input == "slices":
+            resources.callback(self._local_slices.connect(self.guarded(self._on_slice)))
+        else:
+            subscribe(self, resources, parameters, self._on_slice)
 
     def is_wanted(self, topic: str) -> bool:
         """Whether anybody subscribes to one of the outputs."""

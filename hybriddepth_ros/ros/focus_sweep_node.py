@@ -27,6 +27,7 @@ from hybriddepth_ros.cameras.sweep_patterns import ADAPTIVE, TRIANGLE, Pattern, 
 from hybriddepth_ros.errors import CameraError, ParameterError
 from hybriddepth_ros.ros.adaptive_foci import AdaptiveFoci
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.messages import demand_from, stack_message
 from hybriddepth_ros.ros.schema import FocusSweepParameters, sweep_camera_type
 from hybriddepth_ros.ros.spin import run_node
@@ -41,7 +42,9 @@ DEMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # o
 class FocusSweepNode(ManagedNode):
     """A supervisor sweeps and reconnects, and its thread publishes; the executor only answers services."""
 
-    def __init__(self, **node_arguments: Any) -> None:
+    def __init__(self, local_slices: LocalSlices | None = None, **node_arguments: Any) -> None:
+        """local_slices: give slices there too."""
+        self._local_slices = local_slices or LocalSlices()
         self._supervisor: SweepSupervisor | None = None
         self._focus_lock = threading.Lock()
         self._new_frame = threading.Condition()
@@ -79,7 +82,7 @@ class FocusSweepNode(ManagedNode):
         resources.callback(supervisor.close)
         supervisor.open()
         self.diagnostics.hardware_id = parameters.camera
-        self._outputs = SweepOutputs(self, resources, parameters)
+        self._outputs = SweepOutputs(self, resources, parameters, self._local_slices)
 
     def activate(self, resources: ExitStack) -> None:
         assert self._supervisor is not None

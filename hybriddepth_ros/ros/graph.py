@@ -19,6 +19,7 @@ from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.params_file import ROS_OWN, check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
 from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros
@@ -74,10 +75,11 @@ class DepthGraph:
             with refusals_of_ros():
                 self.context.init(args=[])
                 nodes: list[ManagedNode] = []
+                slices = LocalSlices() if self._with_camera else None
                 if self._with_camera:
-                    self.focus_sweep = FocusSweepNode(**self._node_arguments("focus_sweep"))
+                    self.focus_sweep = FocusSweepNode(slices, **self._node_arguments("focus_sweep"))
                     nodes.append(self.focus_sweep)
-                self.depth = DepthNode(**self._node_arguments("depth"))
+                self.depth = DepthNode(slices, **self._node_arguments("depth"))
             self._spinner = Spinner([*nodes, self.depth], self.context)
             self._start_node(self.depth)  # first: it is to see the first sweep
             for node in nodes:

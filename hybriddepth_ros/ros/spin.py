@@ -129,8 +129,19 @@ def spinning_node(name: str) -> Iterator[Node]:
 
 
 def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | None = None) -> int:
-    """Spin one node until SIGINT or SIGTERM; the exit code, or the end of the process where a thread is still
-    at work. A second Ctrl-C, as `ros2 launch` sends, changes nothing.
+    """Spin one node, as `run_nodes` does."""
+    return run_nodes(lambda context: [make_node(context=context)], arguments)
+
+
+def run_nodes(
+    make_nodes: Callable[[Context], list[ManagedNode]],
+    arguments: Sequence[str] | None = None,
+    autostart: bool = False,
+) -> int:
+    """Spin nodes until SIGINT or SIGTERM; the exit code, or the end of the process where a thread is still at
+    work. A second Ctrl-C, as `ros2 launch` sends, changes nothing.
+
+    autostart: configure and activate all of them, in this order, and not only those that say so themselves.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -140,15 +151,14 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
     try:
         with refusals_of_ros():
             context.init(args=list(sys.argv if arguments is None else arguments))
-            node = make_node(context=context)
+            nodes = make_nodes(context)
     except HybridDepthError as error:
         context.try_shutdown()
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    spinner = Spinner([node], context)
-    starting = threading.Thread(target=_autostart, args=(node,), name="autostart", daemon=True)
-    if node.autostart:
-        starting.start()
+    spinner = Spinner(nodes, context)
+    started = [node for node in nodes if autostart or node.autostart]
+    threading.Thread(target=_autostart, args=(started,), name="autostart", daemon=True).start()
     while not stop.wait(0.5) and context.ok():
         pass
     spinner.close()
@@ -159,7 +169,8 @@ def run_node(make_node: Callable[..., ManagedNode], arguments: Sequence[str] | N
     return leave(0)
 
 
-def _autostart(node: ManagedNode) -> None:
-    # the transition has logged it; a camera that comes later can be configured by hand
-    with contextlib.suppress(HybridDepthError):
-        node.start()
+def _autostart(nodes: list[ManagedNode]) -> None:
+    for node in nodes:
+        # the transition has logged it; a camera that comes later can be configured by hand
+        with contextlib.suppress(HybridDepthError):
+            node.start()

@@ -12,6 +12,7 @@ from hybriddepth_ros.cameras import SweptFrame
 from hybriddepth_ros.image_compression import RAW
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.messages import (
     camera_info_message,
     compressed_slice_message,
@@ -38,8 +39,14 @@ class SweepOutputs:
     header.
     """
 
-    def __init__(self, node: ManagedNode, resources: ExitStack, parameters: FocusSweepParameters) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: ManagedNode,
+        resources: ExitStack,
+        parameters: FocusSweepParameters,
+        local_slices: LocalSlices,
+    ) -> None:
+        self._node, self._local_slices = node, local_slices
         self._frame_id = parameters.frame_id
         known_depth = parameters.camera in CAMERAS_WITH_GROUND_TRUTH
         topics = TOPICS | GROUND_TRUTH_TOPICS if known_depth else dict(TOPICS)
@@ -54,14 +61,17 @@ class SweepOutputs:
     def publish(self, swept: SweptFrame, lens: ThinLens | None) -> None:
         frame = swept.frame
         header = make_header(frame.stamp_ns, self._frame_id)
-        whole = swept_message(swept, self._frame_id, lens) if self._wanted(SLICES) else None
+        sent, given = self._wanted(SLICES), self._local_slices.wanted
+        whole = swept_message(swept, self._frame_id, lens) if sent or given else None
+        if whole is not None:
+            self._local_slices.give(whole)  # first: whoever takes it only keeps the reference
         if self._wanted("image_raw"):
             self._send("image_raw", whole.image if whole else picture_message(frame.image, header))
         if self._wanted("camera_info"):
             self._send("camera_info", camera_info_message(frame.camera, header))
         if self._wanted("focus"):
             self._send("focus", focus_message(swept, self._frame_id, lens))
-        if whole:
+        if whole and sent:
             self._send(SLICES, whole)
         if self._wanted(COMPRESSED_SLICES):
             focus = focus_message(swept, self._frame_id, lens)

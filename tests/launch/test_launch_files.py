@@ -60,7 +60,7 @@ def test_every_argument_that_is_read_is_declared(file: Path) -> None:
 def test_depth_launch_has_the_documented_arguments() -> None:
     assert declared_arguments(REPOSITORY / "launch" / "depth.launch.py") == {
         *("camera", "depth", "transport", "input", "params_file", "namespace", "model", "device", "rviz"),
-        *("use_sim_time", "log_level"),
+        *("use_sim_time", "log_level", "composed"),
     }
 
 

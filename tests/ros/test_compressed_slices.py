@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from hybriddepth_msgs.msg import CompressedFocalSlice, FocalSlice
 from hybriddepth_ros.errors import MessageError
 from hybriddepth_ros.image_compression import compress
-from hybriddepth_ros.ros import depth_node
+from hybriddepth_ros.ros import depth_node, slice_pipeline
 from hybriddepth_ros.ros.compressed import compressed_focal_slice
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
@@ -175,7 +175,7 @@ def test_pictures_are_decoded_in_the_worker_and_not_in_the_callback(
         threads.add(threading.current_thread().name)
         return compressed_focal_slice(message)
 
-    monkeypatch.setattr(depth_node, "compressed_focal_slice", spy)
+    monkeypatch.setattr(slice_pipeline, "compressed_focal_slice", spy)
     feed.send(*(make_compressed(0, index) for index in range(3)))
     assert wait_for(lambda: feed.depth)
     assert threads == {"depth_worker"}

@@ -78,7 +78,7 @@ def console_scripts() -> dict[str, str]:
 
 
 def test_entry_points_are_the_command_and_both_nodes() -> None:
-    assert set(console_scripts()) == {"hybriddepth", "focus_sweep", "depth"}
+    assert set(console_scripts()) == {"hybriddepth", "focus_sweep", "depth", "composed"}
 
 
 @pytest.mark.parametrize(("name", "target"), sorted(console_scripts().items()))
