@@ -30,7 +30,7 @@ from hybriddepth_ros.registration import (
 from hybriddepth_ros.slice_windows import RollingOptions, RollingWindows, SliceWindow
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved
-ROUGHLY_PX = 0.25  # and this near is near enough where no fine structure is read
+ROUGHLY_PX = 0.25  # nor one this near where no fine structure is read: focus is measured on a grid of 4 px
 
 
 class RollingEstimator:
@@ -84,14 +84,15 @@ def _aligned(window: SliceWindow, rough: bool) -> tuple[AlignedStack, list[Slice
     images = np.empty((len(order), height, width, 3), np.uint8)
     covered = np.empty((len(order), height, width), np.bool_)
     flags = (cv2.INTER_LINEAR if rough else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP
+    within_px = ROUGHLY_PX if rough else STILL_PX
     places = []
     for row, kept in enumerate(order):
-        still = _largest_step_px(kept.transform, width, height) < STILL_PX
+        still = _largest_step_px(kept.transform, width, height) < within_px
         places.append(SlicePlace(kept.key, kept.image, kept.transform, still))
         if still:
             images[row], covered[row] = kept.image, kept.covered
             continue
-        _warp(kept.image, kept.transform, images[row], flags, ROUGHLY_PX if rough else STILL_PX)
+        _warp(kept.image, kept.transform, images[row], flags, within_px)
         covered[row] = inside(kept.transform, width, height)
         if not kept.covered.all():
             seen = cv2.warpPerspective(

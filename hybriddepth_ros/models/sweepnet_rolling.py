@@ -24,13 +24,13 @@ from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSw
 
 Floats = npt.NDArray[np.float32]
 
-STILL_PX = 0.05  # what moved by less is not moved in memory
+STILL_PX = 0.25  # what moved by less is not moved in memory: an eighth of the finest map's pixel
 
 
 @dataclass(frozen=True)
 class _SliceState:
-    """maps: of a slice, [c, h, w] each, in the frame in which they were made; transform [3, 3]: pixel of that
-    frame -> pixel of the slice.
+    """maps: of a slice, [1, c, h, w] each, in the frame where they were made; transform [3, 3]: pixel of it
+    -> pixel of the slice.
     """
 
     maps: tuple[Tensor, ...]
@@ -84,7 +84,7 @@ class RollingSweepNet:
         kept: list[Tensor] = []
         found: SweepDistribution = network(stack, positions, kept)
         self._states = {
-            place.key: _SliceState(tuple(each[row] for each in kept), place.transform)
+            place.key: _SliceState(tuple(each[row : row + 1] for each in kept), place.transform)
             for row, place in enumerate(places)
         }
         return found
@@ -114,27 +114,27 @@ def _with_one_new(
     others = iter(zip(*(row for row in rows if row is not None), strict=True))
 
     def joined(own: Tensor) -> Tensor:
-        """[N, c, h, w] of the new slice's next map [c, h, w] and the others'."""
+        """[N, c, h, w] of the new slice's next map [1, c, h, w] and the others'."""
         volume = list(next(others))
         volume.insert(new, own)
-        return torch.stack(volume)
+        return torch.cat(volume)
 
     geometry = network.geometry(slice_geometry(positions))
     own_logs = network.measures.logs(stack[:, new : new + 1])  # [1, 1, 9, H/4, W/4]
-    logs = joined(own_logs[0, 0])[None]
+    logs = joined(own_logs[0])[None]
     level = logs.mean(dim=1, keepdim=True)
     own_fine = network.stem.of_one(stack, new)  # [1, c, H/2, W/2]
-    fine = joined(own_fine[0])
-    maps = [own_logs[0, 0], own_fine[0]]
+    fine = joined(own_fine)
+    maps = [own_logs[0], own_fine]
     x = network.known(own_fine, own_logs - level, 0.5 * level + 2.0)
 
     def mixed(mix: FoldedFocusMix, x: Tensor) -> Tensor:
-        maps.append(x[0])
-        return mix.of_one(joined(x[0]), geometry[0], new)
+        maps.append(x)
+        return mix.of_one(joined(x), geometry[0], new)
 
     x = network.through_levels(x, mixed)
-    maps.append(x[0])
-    volume = joined(x[0])
+    maps.append(x)
+    volume = joined(x)
     return network.distribution(fine, volume, logs - level, positions), tuple(maps)
 
 
@@ -150,18 +150,24 @@ def _moved(
     motion = np.linalg.inv(scale) @ motion @ scale
     width, height = size
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64).T
-    there = motion @ corners
-    if np.abs(there[:2] / there[2] - corners[:2]).max() < STILL_PX:
+    ends = motion @ corners
+    if np.abs(ends[:2] / ends[2] - corners[:2]).max() < STILL_PX:
         return state.maps
     grids: dict[tuple[int, int], Tensor] = {}
     moved = []
     for each in state.maps:
-        shape = (each.shape[1], each.shape[2])
+        shape = (each.shape[2], each.shape[3])
         if shape not in grids:
             grids[shape] = _grid(motion, shape, size).to(each.device)
         grid = grids[shape].to(each.dtype)
-        moved.append(F.grid_sample(each[None], grid, padding_mode="border", align_corners=False)[0])
+        there = F.grid_sample(each, grid, padding_mode="border", align_corners=False)
+        moved.append(there.contiguous(memory_format=_layout(each)))
     return tuple(moved)
+
+
+def _layout(image: Tensor) -> torch.memory_format:
+    last = image.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _grid(motion: npt.NDArray[np.float64], shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
