@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | docs | clean      DISTRO=jazzy (default) or kilted; PYTHON=python3.12 for another Python
+# make setup | demo | test | lint | docs | bench | soak | clean      DISTRO=jazzy (default) or kilted; PYTHON=python3.12 for another Python
 #
 # Nothing has to be installed or sourced: ROS 2 comes from PyPI into a virtual environment, one per distribution.
 
@@ -15,7 +15,7 @@ JOBS ?= 2
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO LD_LIBRARY_PATH
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo test lint docs bench soak clean
 
 setup:
 	@$(PYTHON) scripts/setup_ros_venv.py --distro $(DISTRO) --venv $(VENV)
@@ -38,6 +38,16 @@ lint: setup
 
 docs: setup
 	@$(BIN)/python scripts/generate_docs.py
+
+# Ten minutes, in which nothing else should run; BENCH_ARGS=--quick: four.
+bench: setup
+	@mkdir -p out
+	@$(BIN)/hybriddepth bench --json out/bench.json --docs docs $(BENCH_ARGS)
+
+# An hour of slices: fails if memory grows or a slice is lost uncounted.
+SOAK_SECONDS ?= 3600
+soak: setup
+	@$(BIN)/hybriddepth bench --soak $(SOAK_SECONDS)
 
 # Everything that make made, environments included.
 clean:

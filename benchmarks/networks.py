@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,15 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from measure import report
-from plain_networks import plain
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hybriddepth_ros.bench.networks import made_inputs, timed
+from hybriddepth_ros.bench.plain_networks import plain
+from hybriddepth_ros.bench.rows import processor
 from hybriddepth_ros.models import CrossDepth, HybridDepth, for_inference
 from tests.published_weights import make_weights
 
-HEIGHT, WIDTH, SLICES, THREADS = 480, 640, 5, 2
+THREADS = 2
 MODELS: dict[str, type[HybridDepth] | type[CrossDepth]] = {
     "hybriddepth": HybridDepth,
     "crossdepth": CrossDepth,
@@ -100,17 +101,6 @@ def parts(network: Any, inputs: tuple[Tensor, ...]) -> dict[str, Callable[[], ob
     }
 
 
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call [s]."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def errors(reference: Any, network: Any, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     """Difference to the reference: median and 95 %, in percent of the value's standard deviation."""
     expected, found = reference(*inputs), network(*inputs)
@@ -163,28 +153,6 @@ def made(kind: type[HybridDepth] | type[CrossDepth]) -> Any:
     network = kind(invert_depth=True).eval()
     network.load_published(make_weights(network.published_layout().shapes))
     return network
-
-
-def made_inputs(device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """rgb, a stack of it at rising blur, and focus distances [m]."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 3, HEIGHT // 8, WIDTH // 8, generator=generator)
-    fine = torch.rand(1, 3, HEIGHT, WIDTH, generator=generator)
-    smooth = nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)
-    rgb = 0.7 * smooth + 0.3 * fine
-    slices = [rgb]
-    for _ in range(SLICES - 1):
-        slices.append(nn.functional.avg_pool2d(slices[-1], 3, stride=1, padding=1))
-    stack = (torch.stack(slices, dim=1) - 0.45) / 0.225
-    return rgb.to(device), stack.to(device), torch.linspace(0.4, 2.5, SLICES)[None].to(device)
-
-
-def processor() -> str:
-    """The CPU's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "CPU"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, cast
 
 import typer
 
+from hybriddepth_ros.commands.bench import bench
 from hybriddepth_ros.commands.calibrate import calibrate
 from hybriddepth_ros.commands.demo import demo
 from hybriddepth_ros.commands.depth import depth
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, depth, calibrate, evaluate, train, doctor):
+for command in (demo, run, depth, calibrate, evaluate, train, bench, doctor):
     app.command()(command)
 app.add_typer(weights)
 

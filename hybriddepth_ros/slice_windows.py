@@ -39,7 +39,12 @@ MOST_SLICES = 16
 SAME_FOCUS = 1e-4  # [1/m]: a lens is not sent anywhere else by less
 LEAST_OVERLAP = 0.5  # of the newest image, that a kept slice must have seen
 LATE_NS = 1_000_000_000  # stamps that go back by less are late, by more are of another time
-_DROPPED_LATE, _DROPPED_TWICE = "stamps out of order", "duplicate slice"
+_DROPPED_LATE, _DROPPED_TWICE, _NOT_REGISTERED = (
+    "stamps out of order",
+    "duplicate slice",
+    "slice not registered",
+)
+NOT_TAKEN = (_DROPPED_LATE, _DROPPED_TWICE, _NOT_REGISTERED)  # causes that are about the new slice itself
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,11 @@ class RollingWindows:
         self._failures = 0
         self._steps: deque[tuple[float, float]] = deque(maxlen=MOST_SLICES)  # of focus [1/m], of scale
         self._shift_px = np.zeros(2)  # of the image's middle, from slice to slice
+
+    @property
+    def newest(self) -> FocalSlice | None:
+        """The slice that was taken last."""
+        return self._kept[-1].slice if self._kept else None
 
     def add(
         self,
@@ -229,7 +239,7 @@ class RollingWindows:
         found = self._found(added, limit_px)
         if found is None:
             self._failures += 1
-            self._on_drop("slice not registered", 1)
+            self._on_drop(_NOT_REGISTERED, 1)
             if self._failures > max(len(self._kept), MIN_SLICES):
                 self._on_drop("view lost", len(self._kept))
                 self.reset()

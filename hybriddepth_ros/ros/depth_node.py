@@ -30,7 +30,17 @@ from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.messages import check_place, check_slice, from_time
 from hybriddepth_ros.ros.schema import SLICE, DepthParameters
-from hybriddepth_ros.ros.slice_pipeline import PipelineEvents, SlicePipeline, read_slice
+from hybriddepth_ros.ros.slice_pipeline import (
+    ESTIMATED,
+    INACTIVE,
+    MOVING,
+    NOT_NEEDED,
+    RECEIVED,
+    REFUSED,
+    PipelineEvents,
+    SlicePipeline,
+    read_slice,
+)
 from hybriddepth_ros.ros.spin import run_node
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 from hybriddepth_ros.slice_windows import RollingOptions
@@ -157,7 +167,7 @@ class DepthNode(ManagedNode):
 
     def _on_slice(self, message: AnySlice) -> None:
         self._slice_rate.tick()
-        self.counters.add("slices received")
+        self.counters.add(RECEIVED)
         focus = message.focus
         try:
             if isinstance(message, CompressedFocalSlice):
@@ -166,23 +176,25 @@ class DepthNode(ManagedNode):
                 check_slice(message)
             check_place(focus, MAX_SLICES)
         except HybridDepthError as error:
-            self.problem("slices refused", str(error))
+            self.problem(REFUSED, str(error))
             return
         stamp_ns = from_time(message.header.stamp)
         self._clocks.add(stamp_ns, self.get_clock().now().nanoseconds)
         if not focus.settled:
-            self.problem("slices dropped: lens moving", f"sweep {focus.sweep_id}, slice {focus.slice_index}")
+            self.problem(MOVING, f"sweep {focus.sweep_id}, slice {focus.slice_index}")
             return
         if (pipeline := self._pipeline) is not None:
             if self._is_needed():
                 pipeline.offer(message)
             else:
-                self.counters.add("slices not needed")
+                self.counters.add(NOT_NEEDED)
         elif (assembler := self._assembler) is not None:
             for stack in assembler.add(
                 focus.sweep_id, focus.slice_index, focus.slice_count, stamp_ns, message
             ):
                 self._on_stack(stack)
+        else:
+            self.counters.add(INACTIVE)
 
     def _is_needed(self) -> bool:
         return self._enabled and bool(
@@ -228,6 +240,7 @@ class DepthNode(ManagedNode):
     def _publish(self, estimate: DepthEstimate, frame_id: str) -> None:
         outputs = self._outputs
         if self.closing.is_set() or outputs is None:
+            self.counters.add(INACTIVE)
             return  # nobody waited for it: the publishers may be gone
         if estimate.camera is None:
             self.problem("no intrinsics", "camera_info has K = 0: no depth/points, no camera_info")
@@ -240,7 +253,7 @@ class DepthNode(ManagedNode):
         now_ns = self.get_clock().now().nanoseconds
         self._latency.add((now_ns - estimate.stamp_ns) * 1e-6)
         self._depth_rate.tick()
-        self.counters.add("stacks estimated")
+        self.counters.add(ESTIMATED)
         if unused := int((~estimate.registration.used).sum()):
             self.counters.add("slices dropped by registration", unused)
         with self._new_estimate:

@@ -6,7 +6,7 @@ OpenCV and PyTorch let go of the interpreter lock while they compute, so that th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hybriddepth_msgs.msg import CompressedFocalSlice
@@ -18,9 +18,43 @@ from hybriddepth_ros.ros.compressed import compressed_focal_slice
 from hybriddepth_ros.ros.inputs import AnySlice
 from hybriddepth_ros.ros.messages import equivalent_lens, focal_slice
 from hybriddepth_ros.ros.worker import NewestFirstWorker
-from hybriddepth_ros.slice_windows import RollingOptions, SliceWindow
+from hybriddepth_ros.slice_windows import NOT_TAKEN, RollingOptions, SliceWindow
 
 REGISTERING, ESTIMATING, PUBLISHING = "registering", "estimating", "publishing"
+RECEIVED, ESTIMATED, REFUSED = "slices received", "stacks estimated", "slices refused"
+NOT_NEEDED, MOVING, INACTIVE = (
+    "slices not needed",
+    "slices dropped: lens moving",
+    "slices dropped: not active",
+)
+_WAITING = "slices waiting for a whole sweep"
+_BEHIND = f"slices dropped: {REGISTERING} is behind"
+_NOT_MADE = "estimates not made: a newer slice came first"
+_NOT_MADE_OF = "estimates refused"
+_NOT_PUBLISHED = "estimates not published: a newer one came first"
+# Each slice that is received ends under one of these, once. Other counts are of slices that had served.
+ENDS = (
+    ESTIMATED,
+    REFUSED,
+    MOVING,
+    NOT_NEEDED,
+    INACTIVE,
+    _BEHIND,
+    _WAITING,
+    *(f"dropped: {cause}" for cause in NOT_TAKEN),
+    _NOT_MADE,
+    _NOT_MADE_OF,
+    _NOT_PUBLISHED,
+    "exceptions",
+)
+
+
+def unaccounted(counts: Mapping[str, int]) -> int:
+    """Of the counters of a node with `update: slice`: slices received of which nothing says where they went.
+
+    0 as soon as the node has none in hand.
+    """
+    return counts.get(RECEIVED, 0) - sum(counts.get(end, 0) for end in ENDS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +97,7 @@ class SlicePipeline:
     def offer(self, message: AnySlice) -> None:
         """Take a slice in."""
         if dropped := self._registrar.offer(message):
-            self._events.surplus(f"slices dropped: {REGISTERING} is behind", dropped)
+            self._events.surplus(_BEHIND, dropped)
 
     def set_options(self, options: RollingOptions) -> None:
         """From the next slice on."""
@@ -77,7 +111,8 @@ class SlicePipeline:
     def close(self, timeout_s: float) -> None:
         """Wait for what each stage has in hand."""
         for stage in (self._registrar, self._estimator, self._publisher):
-            stage.close(timeout_s)
+            if dropped := stage.close(timeout_s):
+                self._events.surplus(INACTIVE, dropped)
 
     def _register(self, message: AnySlice) -> None:
         try:
@@ -85,17 +120,20 @@ class SlicePipeline:
             lens = equivalent_lens(new.camera, float(message.focus.blur_px_per_diopter))
             window = self._rolling.windows.add(new, message.focus.slice_count, lens=lens)
         except HybridDepthError as error:
-            self._events.refused("slices refused", error)
+            self._events.refused(REFUSED, error)
             return
-        if window is not None and (dropped := self._estimator.offer((window, message.header.frame_id))):
-            self._events.surplus("estimates not made: a newer slice came first", dropped)
+        if window is None:
+            if self._rolling.windows.newest is new:  # of any other, its cause was told
+                self._events.surplus(_WAITING, 1)
+        elif dropped := self._estimator.offer((window, message.header.frame_id)):
+            self._events.surplus(_NOT_MADE, dropped)
 
     def _estimate(self, item: tuple[SliceWindow, str]) -> None:
         window, frame_id = item
         try:
             estimate = self._rolling.estimate(window)
         except HybridDepthError as error:
-            self._events.refused("estimates refused", error)
+            self._events.refused(_NOT_MADE_OF, error)
             return
         if dropped := self._publisher.offer((estimate, frame_id)):
-            self._events.surplus("estimates not published: a newer one came first", dropped)
+            self._events.surplus(_NOT_PUBLISHED, dropped)

@@ -50,14 +50,16 @@ class NewestFirstWorker(Generic[Item]):
         """Whether it still works, or was closed."""
         return self._closed or self._thread.is_alive()
 
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Drop what waits and end the thread after the item in hand."""
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Drop what waits and end the thread after the item in hand; returns how many were dropped."""
         with self._changed:
             self._closed = True
+            dropped = len(self._waiting)
             self._waiting.clear()
             self._changed.notify()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
+        return dropped
 
     def _run(self) -> None:
         while True:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.plain_networks import plain
+from hybriddepth_ros.bench.plain_networks import plain
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models import CrossDepth, HybridDepth
 from hybriddepth_ros.models.base import check_precision

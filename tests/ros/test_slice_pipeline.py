@@ -15,6 +15,7 @@ from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.ros.decoding import depth_array
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.messages import from_time, make_header, slice_message
+from hybriddepth_ros.ros.slice_pipeline import unaccounted
 from tests.ros.helpers import Peer, Running, wait_for
 from tests.stacks import defocused_stack
 
@@ -144,3 +145,23 @@ def test_what_is_too_old_is_left_out_after_the_limit_was_changed(feed: Feed) -> 
     assert feed.node.counters["dropped: slice too old"] == 1  # one warning, of two slices
     depth = depth_array(feed.depth[-1])
     assert depth.shape == (HEIGHT, WIDTH)
+
+
+def test_every_slice_ends_under_one_count(feed: Feed) -> None:
+    counters = feed.node.counters
+    assert wait_for(lambda: counters["slices waiting for a whole sweep"] == len(FOCI) - 1)
+    feed.estimate(2)
+    last_ns = from_time(feed.depth[-1].header.stamp)
+    feed.send(feed.next(last_ns))
+    feed.send(feed.next(last_ns - PERIOD_NS))
+    broken, moving = feed.next(), feed.next()
+    broken.image.data = broken.image.data[:100]
+    moving.focus.settled = False
+    feed.send(broken)
+    feed.send(moving)
+    for _ in range(12):  # faster than it may be estimated
+        feed.send()
+    assert wait_for(lambda: unaccounted(counters.snapshot()) == 0), counters.snapshot()
+    assert counters["slices received"] == len(FOCI) - 1 + 2 + 4 + 12
+    feed.node.trigger_deactivate()
+    assert unaccounted(counters.snapshot()) == 0

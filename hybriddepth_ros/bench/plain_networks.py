@@ -1,4 +1,4 @@
-"""The papers' networks in the plain schedule of their description: the yardstick of benchmarks/networks.py.
+"""The papers' networks in the plain schedule of their description: the yardstick of the benchmarks.
 
 Every layer is PyTorch's own, in the order of the description: 3-D convolutions for the focus volume, batch
 normalisations beside their convolutions, images in PyTorch's default memory layout, each resize before the
@@ -8,7 +8,7 @@ projection that follows it. Weights and results are those of `hybriddepth_ros.mo
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ def plain(network: Network) -> Network:
     return copied.eval().requires_grad_(False)
 
 
-def _with_weights_of(source: nn.Module, target: nn.Module) -> nn.Module:
+def _with_weights_of(source: nn.Module, target: nn.Module) -> Any:
     target.load_state_dict(source.state_dict())
     return target
 
@@ -43,10 +43,13 @@ class PlainFocalVolume(FocalVolume):
 
     def __init__(self, slice_order: str) -> None:
         super().__init__(slice_order)
-        self.decoder6 = PlainDecoder(128, 128, pooling=True)
-        self.decoder5 = PlainDecoder(64 + 64, 64, pooling=True)
-        self.decoder4 = PlainDecoder(32 + 32, 32, pooling=False)
-        self.decoder3 = PlainDecoder(16 + 16, 32, pooling=False, last=True)
+        for name, decoder in (
+            ("decoder6", PlainDecoder(128, 128, pooling=True)),
+            ("decoder5", PlainDecoder(64 + 64, 64, pooling=True)),
+            ("decoder4", PlainDecoder(32 + 32, 32, pooling=False)),
+            ("decoder3", PlainDecoder(16 + 16, 32, pooling=False, last=True)),
+        ):
+            setattr(self, name, decoder)
 
     def cost(self, stack: Tensor) -> Tensor:
         """Focus score [B, N, H/4, W/4] of stack [B, N, 3, H, W]."""
@@ -56,11 +59,11 @@ class PlainFocalVolume(FocalVolume):
             f = features.unflatten(0, (batch, slices)).transpose(1, 2)  # [B, C, N, h, w]
             volumes.append(torch.cat([f[:, :, :-1] - f[:, :, 1:], f[:, :, -1:]], dim=2))
         v3, v4, v5, v6 = volumes
-        x = self.decoder6(v6)
-        x = self.decoder5(torch.cat([self.decoder6.up(x), v5], dim=1))
-        x = self.decoder4(torch.cat([self.decoder5.up(x), v4], dim=1))
-        x = self.decoder3(torch.cat([self.decoder4.up(x), v3], dim=1))
-        score: Tensor = self.decoder3.classify(x)
+        decoders: tuple[Any, ...] = (self.decoder6, self.decoder5, self.decoder4, self.decoder3)
+        x = decoders[0](v6)
+        for coarser, decoder, finer in zip(decoders, decoders[1:], (v5, v4, v3), strict=False):
+            x = decoder(torch.cat([coarser.up(x), finer], dim=1))
+        score: Tensor = decoders[-1].classify(x)
         return score.squeeze(1)
 
 

@@ -1,0 +1,1 @@
+"""How fast the package is on this machine: `hybriddepth bench`. What needs ROS is in hybriddepth_ros.ros."""

@@ -1,0 +1,96 @@
+"""Time of the paper's network, made ready to run, against its plain schedule in PyTorch in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybriddepth_ros.bench.plain_networks import plain
+from hybriddepth_ros.bench.rows import Row
+from hybriddepth_ros.models import HybridDepth, for_inference
+
+HEIGHT, WIDTH, SLICES = 480, 640, 5
+NEEDED_GB = 5.0
+
+
+def network_rows(rounds: int, patience_s: float) -> list[Row]:
+    """hybriddepth_float32 and hybriddepth_reduced (float16 on a GPU, int8 else) [ms], of drawn weights.
+
+    baseline: eager PyTorch in the plain schedule; ratio: baseline / value. No rows where one eager call takes
+    so long that all would take more than `patience_s`.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    network = HybridDepth(invert_depth=True).eval()
+    eager: Any = plain(network).to(device)
+    inputs = made_inputs(device)
+    calls: dict[str, Callable[[], object]] = {"eager": lambda: eager(*inputs)}
+    with torch.inference_mode():
+        if 2.0 * (rounds + 1) * timed(calls["eager"], inputs[0].device) > patience_s:
+            return []
+        reduced = "float16" if device == "cuda" else "int8"
+        for name, precision in (("hybriddepth_float32", "float32"), ("hybriddepth_reduced", reduced)):
+            ready = for_inference(network, device, precision)
+            calls[name] = lambda ready=ready: ready(*inputs)  # type: ignore[misc]
+        times = medians_s(calls, inputs[0].device, rounds)
+    eager_ms = 1e3 * times.pop("eager")
+    return [Row(name, 1e3 * s, "ms", eager_ms, eager_ms / (1e3 * s)) for name, s in times.items()]
+
+
+def medians_s(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
+) -> dict[str, float]:
+    """Name -> median wall time [s]. Rounds go from call to call, so that a slow minute hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds + 1):
+        for name, call in calls.items():
+            seconds = timed(call, device)
+            if index:  # the first round chooses algorithms and touches memory
+                times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call [s]."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def made_inputs(device: str, height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
+    """rgb, a stack of it at rising blur, and focus distances [m]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
+    fine = torch.rand(1, 3, height, width, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0.0, 1.0)
+    rgb = 0.7 * smooth + 0.3 * fine
+    slices = list(_blurred(rgb))
+    stack = (torch.stack(slices, dim=1) - 0.45) / 0.225
+    return rgb.to(device), stack.to(device), torch.linspace(0.4, 2.5, SLICES)[None].to(device)
+
+
+def _blurred(rgb: Tensor) -> Iterator[Tensor]:
+    image = rgb
+    for _ in range(SLICES):
+        yield image
+        image = nn.functional.avg_pool2d(image, 3, stride=1, padding=1)
+
+
+def available_gb() -> float:
+    """Memory that this machine could give [GB]; infinite where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return float("inf")
+    found = next((line for line in lines if line.startswith("MemAvailable")), None)
+    return float(found.split()[1]) * 1024e-9 if found else float("inf")

@@ -1,0 +1,70 @@
+"""`hybriddepth bench`: how fast the package is on this machine, as figures, a page and a plot."""
+
+# ruff: noqa: UP045
+# The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hybriddepth_ros.commands.demo import keep_to_this_machine
+from hybriddepth_ros.commands.output import OutputFolder, to_json
+from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.ros.dds import check_environment
+
+
+def bench(
+    json: Annotated[
+        Optional[Path], typer.Option("--json", metavar="FILE", help="Also write the figures into FILE.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer runs: four minutes on two cores, less exact.")
+    ] = False,
+    docs: Annotated[
+        Optional[Path],
+        typer.Option("--docs", metavar="FOLDER", help="Also write benchmarks.md and benchmarks.png."),
+    ] = None,
+    soak: Annotated[
+        Optional[float],
+        typer.Option(
+            "--soak",
+            metavar="SECONDS",
+            min=10.0,
+            help="Instead, feed the depth node for so long, and print whether it leaks memory or slices.",
+        ),
+    ] = None,
+) -> int:
+    """Measure rate, latency, time per stage and memory, each beside a baseline of the same run.
+
+    Nothing else should run meanwhile. Where ROS is missing, the figures of the node are left out.
+    --soak: exit code 1 where memory grew or a slice was lost uncounted.
+    """
+    keep_to_this_machine()
+    check_environment()
+    if soak is not None:
+        return _soak(soak)
+    from hybriddepth_ros.bench.measuring import measure
+    from hybriddepth_ros.bench.report import FILES, chart, markdown, print_table
+    from hybriddepth_ros.bench.rows import document
+
+    with OutputFolder(json.parent if json else Path("."), [json.name] if json else []) as folder:
+        made = document(*measure(quick, lambda what: print(f"measuring: {what} ...", flush=True)))
+        if json is not None:
+            folder.write_json(json.name, made)
+    print_table(made)
+    if docs is not None:
+        with OutputFolder(docs, FILES) as folder:
+            folder.write_text(FILES[0], markdown(made, f"hybriddepth bench{' --quick' if quick else ''}"))
+            folder.write_bytes(FILES[1], chart(made))
+    return 0
+
+
+def _soak(seconds: float) -> int:
+    try:
+        from hybriddepth_ros.ros.soak import soak
+    except ImportError as error:
+        raise HybridDepthError(f"bench --soak needs ROS: {error}") from None
+    result = soak(seconds)
+    print(to_json(result), end="")
+    return 0 if result["passed"] else 1
