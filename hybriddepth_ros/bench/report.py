@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from hybriddepth_ros.chart_style import COLOURS, chart_figure, label_axis
 from hybriddepth_ros.pictures import png
@@ -34,12 +34,14 @@ _MEANINGS = """\
 
 def print_table(document: Mapping[str, Any]) -> None:
     """The rows, and what was left out, on the terminal."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{document['machine']}, {document['commit']}")
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), title=f"{document['machine']}, {document['commit']}")
     for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("figure", "target", "met") else "right")
+        justify: Literal["left", "right"] = "right" if heading in ("value", "baseline", "ratio") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for cells in _cells(document):
         table.add_row(*cells)
     console = Console(highlight=False)
