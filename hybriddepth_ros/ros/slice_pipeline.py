@@ -125,8 +125,10 @@ class SlicePipeline:
         if window is None:
             if self._rolling.windows.newest is new:  # of any other, its cause was told
                 self._events.surplus(_WAITING, 1)
-        elif dropped := self._estimator.offer((window, message.header.frame_id)):
-            self._events.surplus(_NOT_MADE, dropped)
+        elif self._registrar.waiting:
+            self._events.surplus(_NOT_MADE, 1)
+        else:
+            self._estimate((window, message.header.frame_id))
 
     def _estimate(self, item: tuple[SliceWindow, str]) -> None:
         window, frame_id = item

@@ -46,6 +46,11 @@ class NewestFirstWorker(Generic[Item]):
         return dropped
 
     @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._waiting)
+
+    @property
     def alive(self) -> bool:
         """Whether it still works, or was closed."""
         return self._closed or self._thread.is_alive()
