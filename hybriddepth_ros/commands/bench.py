@@ -10,6 +10,7 @@ import typer
 
 from hybriddepth_ros.commands.demo import keep_to_this_machine
 from hybriddepth_ros.commands.output import OutputFolder, to_json
+from hybriddepth_ros.commands.stopping import stop_on_signals
 from hybriddepth_ros.errors import HybridDepthError
 from hybriddepth_ros.ros.dds import check_environment
 
@@ -42,8 +43,11 @@ def bench(
     """
     keep_to_this_machine()
     check_environment()
-    if soak is not None:
-        return _soak(soak)
+    with stop_on_signals() as stop, stop.interrupting():  # else SIGTERM would leave the node's process alone
+        return _bench(json, quick, docs) if soak is None else _soak(soak)
+
+
+def _bench(json: Optional[Path], quick: bool, docs: Optional[Path]) -> int:
     from hybriddepth_ros.bench.measuring import measure
     from hybriddepth_ros.bench.report import FILES, chart, markdown, print_table
     from hybriddepth_ros.bench.rows import document
