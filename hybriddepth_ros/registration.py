@@ -208,10 +208,7 @@ def register_pair(
         return _measured(found, reference[0], size, max_residual_px)
 
     if start is not None:
-        homography = _to_normalised(start, *size)
-        for still, other in zip(reference[1:2], moving[1:2], strict=True):  # twice as far as the finest sees
-            homography = _align_level(still, other, homography, PRIOR_SIGMA, scale - 1.0).homography
-        found = fit(homography)
+        found = fit(_to_normalised(start, *size))
         if found.used and np.isfinite(found.residual_px):
             return found
     return fit(_coarse_to_fine(reference[1:] or reference, moving[1:] or moving, scale))

@@ -22,7 +22,7 @@ from hybriddepth_ros.ros.lifecycle import ManagedNode
 from hybriddepth_ros.ros.local_slices import LocalSlices
 from hybriddepth_ros.ros.params_file import ROS_OWN, check_params_file, check_together, known_parameters
 from hybriddepth_ros.ros.schema import NODES
-from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros
+from hybriddepth_ros.ros.spin import Spinner, refusals_of_ros, share_interpreter
 
 
 class DepthGraph:
@@ -71,6 +71,7 @@ class DepthGraph:
     def start(self) -> None:
         """Start ROS, make, configure and activate both nodes; HybridDepthError with a node's reason."""
         set_dds_profile()
+        share_interpreter()
         try:
             with refusals_of_ros():
                 self.context.init(args=[])

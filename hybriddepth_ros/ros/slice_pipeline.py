@@ -1,7 +1,8 @@
-"""`update: slice`: decoding and registering, estimating, and publishing, each in a thread of its own.
+"""`update: slice`: decoding, registering and estimating in one thread, publishing in another.
 
-Between two stages waits one item, the newest; a backlog of slices is allowed, as each is needed. numpy,
-OpenCV and PyTorch let go of the interpreter lock while they compute, so that the stages overlap.
+A backlog of slices is allowed, as each is needed; all that wait are registered before the next estimate,
+which is of the newest. To register beside it, in a third thread, was slower on two cores: the steps of both
+are short, and what let go of the interpreter lock for one waits to get it back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hybriddepth_ros.ros.messages import equivalent_lens, focal_slice
 from hybriddepth_ros.ros.worker import NewestFirstWorker
 from hybriddepth_ros.slice_windows import NOT_TAKEN, RollingOptions, SliceWindow
 
-REGISTERING, ESTIMATING, PUBLISHING = "registering", "estimating", "publishing"
+ESTIMATING, PUBLISHING = "estimating", "publishing"
 RECEIVED, ESTIMATED, REFUSED = "slices received", "stacks estimated", "slices refused"
 NOT_NEEDED, MOVING, INACTIVE = (
     "slices not needed",
@@ -28,7 +29,7 @@ NOT_NEEDED, MOVING, INACTIVE = (
     "slices dropped: not active",
 )
 _WAITING = "slices waiting for a whole sweep"
-_BEHIND = f"slices dropped: {REGISTERING} is behind"
+_BEHIND = f"slices dropped: {ESTIMATING} is behind"
 _NOT_MADE = "estimates not made: a newer slice came first"
 _NOT_MADE_OF = "estimates refused"
 _NOT_PUBLISHED = "estimates not published: a newer one came first"
@@ -89,14 +90,13 @@ class SlicePipeline:
         self._publisher: NewestFirstWorker[tuple[DepthEstimate, str]] = NewestFirstWorker(
             lambda made: events.estimated(*made), events.unexpected, name=f"depth_{PUBLISHING}"
         )
-        self._estimator = NewestFirstWorker(self._estimate, events.unexpected, name=f"depth_{ESTIMATING}")
-        self._registrar = NewestFirstWorker(
-            self._register, events.unexpected, backlog, name=f"depth_{REGISTERING}"
+        self._estimator = NewestFirstWorker(
+            self._take_in, events.unexpected, backlog, name=f"depth_{ESTIMATING}"
         )
 
     def offer(self, message: AnySlice) -> None:
         """Take a slice in."""
-        if dropped := self._registrar.offer(message):
+        if dropped := self._estimator.offer(message):
             self._events.surplus(_BEHIND, dropped)
 
     def set_options(self, options: RollingOptions) -> None:
@@ -106,15 +106,15 @@ class SlicePipeline:
     @property
     def alive(self) -> bool:
         """Whether every stage still works, or it was closed."""
-        return all(stage.alive for stage in (self._registrar, self._estimator, self._publisher))
+        return all(stage.alive for stage in (self._estimator, self._publisher))
 
     def close(self, timeout_s: float) -> None:
         """Wait for what each stage has in hand."""
-        for stage in (self._registrar, self._estimator, self._publisher):
+        for stage in (self._estimator, self._publisher):
             if dropped := stage.close(timeout_s):
                 self._events.surplus(INACTIVE, dropped)
 
-    def _register(self, message: AnySlice) -> None:
+    def _take_in(self, message: AnySlice) -> None:
         try:
             new = read_slice(message)
             lens = equivalent_lens(new.camera, float(message.focus.blur_px_per_diopter))
@@ -125,13 +125,12 @@ class SlicePipeline:
         if window is None:
             if self._rolling.windows.newest is new:  # of any other, its cause was told
                 self._events.surplus(_WAITING, 1)
-        elif self._registrar.waiting:
+        elif self._estimator.waiting:
             self._events.surplus(_NOT_MADE, 1)
         else:
-            self._estimate((window, message.header.frame_id))
+            self._estimate(window, message.header.frame_id)
 
-    def _estimate(self, item: tuple[SliceWindow, str]) -> None:
-        window, frame_id = item
+    def _estimate(self, window: SliceWindow, frame_id: str) -> None:
         try:
             estimate = self._rolling.estimate(window)
         except HybridDepthError as error:
