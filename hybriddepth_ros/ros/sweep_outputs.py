@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
 from hybriddepth_msgs.msg import CompressedFocalSlice, FocalSlice, FocusState
@@ -94,16 +95,22 @@ class SweepOutputs:
 
 def focus_message(swept: SweptFrame, frame_id: str, lens: ThinLens | None) -> FocusState:
     frame = swept.frame
+    blur = blur_px_per_diopter(lens, frame.focus_diopters) if lens else 0.0
     return FocusState(
         header=make_header(frame.stamp_ns, frame_id),
         sweep_id=swept.sweep_id & 0xFFFFFFFF,
         slice_index=swept.slice_index,
         slice_count=swept.slice_count,
-        focus_diopters=float(frame.focus_diopters),
-        actuator_position=float(frame.actuator_position),
+        focus_diopters=_as_sent(frame.focus_diopters),
+        actuator_position=_as_sent(frame.actuator_position),
         settled=swept.settled,
-        blur_px_per_diopter=float(blur_px_per_diopter(lens, frame.focus_diopters)) if lens else 0.0,
+        blur_px_per_diopter=_as_sent(blur),
     )
+
+
+def _as_sent(value: float) -> float:
+    """As the message's 32 bits have it, so that whoever takes it in this process sees what a bag has."""
+    return float(np.float32(value))
 
 
 def swept_message(swept: SweptFrame, frame_id: str, lens: ThinLens | None) -> FocalSlice:
