@@ -311,10 +311,14 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
     return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur, reference)
 
 
+def corners_of(width: int, height: int) -> npt.NDArray[np.float64]:
+    """[1, 4, 2] px of an image, round it."""
+    return np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], np.float64)
+
+
 def inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
     """Which pixels of the reference [H, W] fall into the slice."""
-    corners = np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], np.float64)
-    back = cv2.perspectiveTransform(corners, np.linalg.inv(transform))
+    back = cv2.perspectiveTransform(corners_of(width, height), np.linalg.inv(transform))
     mask = np.zeros((height, width), np.uint8)
     cv2.fillConvexPoly(mask, np.round(back[0]).astype(np.int32), 1)
     return mask.astype(np.bool_)

@@ -145,7 +145,7 @@ def register(
     contradict it) it is estimated.
     """
     height, width = greys[0].shape
-    levels = list(_workers.map(_bandpass_pyramid, greys))
+    levels = list(_workers.map(pyramid_of, greys))
     focus_step = focus_diopters.astype(np.float64) - float(focus_diopters[reference])
 
     def coarse(index: int) -> Float64:
@@ -180,11 +180,6 @@ def register(
     return replace(found, breathing_per_diopter=float(breathing))
 
 
-def pyramid_of(grey: npt.NDArray[np.uint8]) -> Pyramid:
-    """What `register_pair` takes of an image [H, W] uint8, to be kept as long as the image is."""
-    return _bandpass_pyramid(grey)
-
-
 def register_pair(
     reference: Pyramid,
     moving: Pyramid,
@@ -209,7 +204,7 @@ def register_pair(
 
     if start is not None:
         found = fit(_to_normalised(start, *size))
-        if found.used and np.isfinite(found.residual_px):
+        if found.used:
             return found
     return fit(_coarse_to_fine(reference[1:] or reference, moving[1:] or moving, scale))
 
@@ -251,15 +246,13 @@ def breathing_slope(focus_step: Float64, scales: Float64) -> float:
     far = np.abs(focus_step) > 1e-6
     if not far.any():
         return 0.0
-    slopes, weights = scales[far] / focus_step[far], np.abs(focus_step[far])
-    order = np.argsort(slopes)
-    cumulative = np.cumsum(weights[order])
-    return float(slopes[order][np.searchsorted(cumulative, 0.5 * cumulative[-1])])
+    return _weighted_median(scales[far] / focus_step[far], np.abs(focus_step[far]))
 
 
-def _bandpass_pyramid(grey: npt.NDArray[np.uint8]) -> list[Floats]:
-    """Finest level first. Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture
-    is.
+def pyramid_of(grey: npt.NDArray[np.uint8]) -> Pyramid:
+    """What is registered of an image [H, W] uint8, finest level first.
+
+    Band-passed logarithm: neither exposure nor vignetting nor shading is left, texture is.
     """
     height, width = grey.shape
     scale = min(0.5, FINEST_WIDTH_PX / width) if width > 2 * COARSEST_WIDTH_PX else 1.0

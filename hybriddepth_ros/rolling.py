@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from hybriddepth_ros.estimator import (
     DepthEstimate,
     DepthEstimator,
     Stopwatch,
+    corners_of,
     inside,
 )
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice
@@ -134,11 +134,6 @@ def _warp(image: ImageRGB, transform: Float64, out: ImageRGB, flags: int, within
         cv2.warpPerspective(image, transform, (width, height), dst=out, flags=flags, borderMode=border)
 
 
-def _corners(width: int, height: int) -> npt.NDArray[np.float64]:
-    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
-
-
 def _largest_step_px(transform: Float64, width: int, height: int) -> float:
-    corners = _corners(width, height)
-    moved = cv2.perspectiveTransform(corners[None], transform)[0]
-    return float(np.abs(moved - corners).max())
+    corners = corners_of(width, height)
+    return float(np.abs(cv2.perspectiveTransform(corners, transform) - corners).max())

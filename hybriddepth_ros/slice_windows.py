@@ -170,8 +170,7 @@ class RollingWindows:
         clock.lap("register")
         if len(self._kept) < MIN_SLICES or not self._whole:
             return None
-        breathing = breathing_slope(*np.array(self._steps).T) if self._steps else 0.0
-        return SliceWindow(tuple(self._kept), lens, breathing, clock.laps_ms)
+        return SliceWindow(tuple(self._kept), lens, self._breathing, clock.laps_ms)
 
     # Which slices are a stack.
 
@@ -286,8 +285,12 @@ class RollingWindows:
             return other.camera.fx / added.camera.fx
         if len(self._steps) < MIN_SLICES:
             return None
-        step, scale = np.array(self._steps).T
-        return 1.0 + breathing_slope(step, scale) * (other.focus_diopters - added.focus_diopters)
+        return 1.0 + self._breathing * (other.focus_diopters - added.focus_diopters)
+
+    @property
+    def _breathing(self) -> float:
+        """Relative magnification per diopter, as the last registrations found it."""
+        return breathing_slope(*np.array(self._steps).T) if self._steps else 0.0
 
     def _expected_motion(self, added: KeptSlice, newest: KeptSlice) -> Float64:
         """Pixel of the new slice -> of the one before: it breathes, and goes on as it went."""

@@ -102,7 +102,6 @@ class SweepNet(nn.Module):
         measures, level = self.measures(stack.float())
         geometry = self.geometry(slice_geometry(positions))
         fine = self.stem(stack)  # [B N, c, H/2, W/2]
-        shared: list[Tensor] = [] if kept is None else kept
 
         def mixed(mix: nn.Module, x: Tensor) -> Tensor:
             if kept is not None:
@@ -110,10 +109,10 @@ class SweepNet(nn.Module):
             return mix(x, geometry, batch)
 
         if kept is not None:
-            shared += [(measures + level).flatten(0, 1), fine]
+            kept += [(measures + level).flatten(0, 1), fine]
         x = self.through_levels(self.known(fine, measures, 0.5 * level + 2.0), mixed)  # [B N, c, H/4, W/4]
         if kept is not None:
-            shared.append(x)
+            kept.append(x)
         return self.distribution(fine, x, measures, positions)
 
     def distribution(self, fine: Tensor, x: Tensor, measures: Tensor, positions: Tensor) -> SweepDistribution:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from hybriddepth_ros.cameras import Clock
+from hybriddepth_ros.cameras import Clock, FocusCamera
 from hybriddepth_ros.cameras.simulated import SimulatedCamera, SimulatedCameraOptions
 
 START_NS = 1_700_000_000_000_000_000
@@ -37,3 +37,16 @@ def small_camera(clock: Clock | None = None, **options: object) -> SimulatedCame
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+def commands_of(camera: FocusCamera) -> list[float]:
+    """Every focus that the camera is sent to from now on [1/m], as it is sent."""
+    commands: list[float] = []
+    command = camera.command_focus
+
+    def spy(focus: float) -> int:
+        commands.append(focus)
+        return command(focus)
+
+    camera.command_focus = spy  # type: ignore[method-assign]
+    return commands

@@ -12,7 +12,7 @@ from hybriddepth_ros.cameras import FocusSweep, FrameTimeout, SweptFrame
 from hybriddepth_ros.cameras.simulated import SimulatedCamera
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.simulation import desk_scene, develop, render
-from tests.cameras.conftest import FOCI, ManualClock, small_camera
+from tests.cameras.conftest import FOCI, ManualClock, commands_of, small_camera
 
 PATIENCE_S = 30.0
 
@@ -52,15 +52,8 @@ def test_frames_exposed_before_the_lens_stands_still_are_discarded_and_counted(c
 
 
 def test_the_next_focus_is_commanded_before_a_frame_is_handed_on(clock: ManualClock) -> None:
-    commands: list[float] = []
     with small_camera(clock) as camera:
-        command = camera.command_focus
-
-        def spy(focus: float) -> int:
-            commands.append(focus)
-            return command(focus)
-
-        camera.command_focus = spy  # type: ignore[method-assign]
+        commands = commands_of(camera)
         frames = FocusSweep(camera, FOCI).frames()
         for n in range(7):
             next(frames)

@@ -9,7 +9,7 @@ from hybriddepth_ros.cameras.sweep_engine import APPROACHES, SWEEP_MODES, SweepO
 from hybriddepth_ros.cameras.sweep_patterns import Triangle
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.ros.assembler import StackAssembler
-from tests.cameras.conftest import FOCI, ManualClock, small_camera
+from tests.cameras.conftest import FOCI, ManualClock, commands_of, small_camera
 
 
 @pytest.mark.parametrize("mode", SWEEP_MODES)
@@ -38,15 +38,8 @@ def test_a_triangle_goes_there_and_back_and_every_pass_is_a_whole_stack(
 
 
 def test_the_lens_stands_still_where_a_triangle_turns_and_never_flies_back(clock: ManualClock) -> None:
-    commands: list[float] = []
     with small_camera(clock) as camera:
-        command = camera.command_focus
-
-        def spy(focus: float) -> int:
-            commands.append(focus)
-            return command(focus)
-
-        camera.command_focus = spy  # type: ignore[method-assign]
+        commands = commands_of(camera)
         frames = list(itertools.islice(FocusSweep(camera, FOCI, pattern=Triangle()).frames(), 9))
     assert commands[:7] == [FOCI[0], FOCI[1], FOCI[2], FOCI[1], FOCI[0], FOCI[1], FOCI[2]]
     sequences = [f.frame.sequence for f in frames]

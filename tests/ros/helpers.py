@@ -13,13 +13,13 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from hybriddepth_msgs.msg import CompressedFocalSlice, FocusState
 from hybriddepth_msgs.msg import FocalSlice as FocalSliceMessage
-from hybriddepth_msgs.msg import FocusState
 from hybriddepth_ros.estimator import DepthEstimate, EstimatorOptions
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalStack
 from hybriddepth_ros.registration import Registration
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.messages import make_header, slice_message
+from hybriddepth_ros.ros.messages import compressed_slice_message, make_header, slice_message
 from hybriddepth_ros.ros.spin import Spinner
 
 NAMESPACE = "focus_camera"
@@ -165,3 +165,7 @@ def values_of(status: Any) -> dict[str, str]:
 
 def stamps(messages: Sequence[Any]) -> list[tuple[int, int]]:
     return [(m.header.stamp.sec, m.header.stamp.nanosec) for m in messages]
+
+
+def make_compressed(sweep_id: int, index: int, codec: str = "jpeg", **keys: Any) -> CompressedFocalSlice:
+    return compressed_slice_message(picture(index), CAMERA, make_slice(sweep_id, index, **keys).focus, codec)

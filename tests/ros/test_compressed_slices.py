@@ -25,6 +25,7 @@ from tests.ros.helpers import (
     FakeEstimator,
     Peer,
     Running,
+    make_compressed,
     make_slice,
     picture,
     stamps,
@@ -36,10 +37,6 @@ SMALL = [
     Parameter(f"simulated.{name}", value=value)
     for name, value in (("width", 64), ("height", 48), ("loop_frames", 5), ("frame_rate", 50.0))
 ]
-
-
-def make_compressed(sweep_id: int, index: int, codec: str = "jpeg", **keys: Any) -> CompressedFocalSlice:
-    return compressed_slice_message(picture(index), CAMERA, make_slice(sweep_id, index, **keys).focus, codec)
 
 
 class Feed:

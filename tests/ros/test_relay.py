@@ -14,25 +14,19 @@ from hybriddepth_ros.emulation.link import Link, LinkOptions
 from hybriddepth_ros.ros import depth_node
 from hybriddepth_ros.ros.depth_node import DepthNode
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
-from hybriddepth_ros.ros.messages import compressed_slice_message
 from hybriddepth_ros.ros.relay import Relay
 from tests.ros.helpers import (
-    CAMERA,
     NAMESPACE,
     FakeEstimator,
     Peer,
     Running,
+    make_compressed,
     make_slice,
-    picture,
     stamps,
     wait_for,
 )
 
 TOPIC = "slice/compressed"
-
-
-def make_compressed(sweep_id: int, index: int) -> CompressedFocalSlice:
-    return compressed_slice_message(picture(index), CAMERA, make_slice(sweep_id, index).focus, "jpeg")
 
 
 @pytest.fixture
