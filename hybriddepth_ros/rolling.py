@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hybriddepth_ros.estimator import (
     DepthEstimate,
     DepthEstimator,
+    Floats,
     Stopwatch,
     inside,
 )
@@ -27,7 +28,7 @@ from hybriddepth_ros.slice_windows import RollingOptions, RollingWindows, SliceW
 from hybriddepth_ros.warping import largest_step_px, move_image
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved
-ROUGHLY_PX = 0.25  # nor one this near where images are only looked at by people
+ROUGHLY_PX = 0.25  # nor one this near where nothing fine is read
 
 
 class RollingEstimator:
@@ -44,6 +45,8 @@ class RollingEstimator:
         on_drop: Callable[[str, int], None] = lambda cause, slices: None,
     ) -> None:
         self._estimator, self._model = estimator, estimator.rolling_model()
+        self._prior_of = -1  # key of the slice in whose frame the prior was asked last, and what it said
+        self._prior_said = np.empty((0, 0), np.float32)
         self.windows = RollingWindows(lambda: estimator.options, options, on_drop)
 
     def __call__(
@@ -68,8 +71,23 @@ class RollingEstimator:
         clock.lap(self._estimator.model_name)
         newest = window.newest
         return self._estimator.finish(
-            focus, stack, lambda: stack.aligned, _registration(window), newest.slice, newest.camera, clock
+            focus,
+            stack,
+            lambda: stack.aligned,
+            _registration(window),
+            newest.slice,
+            newest.camera,
+            clock,
+            lambda ask: self._relative(window, ask),
         )
+
+    def _relative(self, window: SliceWindow, ask: Callable[[], Floats]) -> Floats:
+        """What the prior says: asked once a sweep, as it takes its time, and moved with its slice since."""
+        asked = next((kept for kept in window.slices if kept.key == self._prior_of), None)
+        if asked is None:
+            self._prior_of, self._prior_said = window.newest.key, ask()
+            return self._prior_said
+        return move_image(self._prior_said, asked.transform, cv2.INTER_LINEAR, ROUGHLY_PX)
 
 
 # What the estimator takes.
