@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStack, SlicePlace
 from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
 from hybriddepth_ros.models.sweepnet_features import slice_geometry
 from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSweep
@@ -56,7 +56,7 @@ class SweepRunner(Protocol):
 class RollingSweepNet:
     """See RollingModel. One new slice costs one slice's work; several, or other foci, the whole stack's."""
 
-    reads_all_images = True  # the mean of all of them is looked at finely
+    reads_aligned = True  # the mean of all slices is looked at finely
 
     def __init__(self, estimator: SweepRunner) -> None:
         self._estimator = estimator
@@ -64,8 +64,9 @@ class RollingSweepNet:
         self._made_for: tuple[object, ...] = ()
         self._blur = 0.0
 
-    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+    def __call__(self, rolling: RollingStack) -> FocusEstimate:
         """FocusEstimate at full resolution."""
+        stack, places = rolling.aligned, rolling.places
         new = [row for row, place in enumerate(places) if place.key not in self._states]
         made_for = (stack.images.shape, stack.blur_px_per_diopter, *map(float, stack.focus_diopters))
         begins = made_for != self._made_for or len(new) != 1

@@ -86,7 +86,7 @@ def made_estimate() -> DepthEstimate:
     depth[generator.random(depth.shape) < 0.2] = np.nan
     registration = Registration.identity(SLICES, SLICES - 1)
     return DepthEstimate(
-        depth, depth * np.float32(0.02), newest.image, registration, newest.camera, time.time_ns()
+        depth, depth * np.float32(0.02), lambda: newest.image, registration, newest.camera, time.time_ns()
     )
 
 
