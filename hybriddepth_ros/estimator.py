@@ -34,6 +34,8 @@ from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifyi
 from hybriddepth_ros.registration import MIN_TEXTURED_TILES, Registration, register
 from hybriddepth_ros.warping import corners_of
 
+Floats = npt.NDArray[np.float32]
+
 MIN_SLICES = 2
 LARGEST_SIGMA_DIOPTERS = 10.0  # no limit lets more through: that is no measurement at all
 FARTHEST_DIOPTERS = 1e-3  # an estimate at or beyond infinity is kept finite; max_depth then rejects it
@@ -202,19 +204,22 @@ class DepthEstimator:
         reference: FocalSlice,
         camera: CameraIntrinsics | None,
         clock: Stopwatch,
+        relative: Callable[[Callable[[], Floats]], Floats] = lambda ask: ask(),
     ) -> DepthEstimate:
         """From what the model found to metres; aligned: the stack's images, for the all-in-focus image;
-        camera: intrinsics of slices without their own.
+        camera: intrinsics of slices without their own; relative: what the prior says of this frame [H, W],
+        where it need not be asked.
         """
         options = self.options
         focus = doubted(focus, stack, registration, options.max_residual * stack.covered.shape[2])
         clock.lap("doubt")
         if self._prior is not None:
-            sharp = all_in_focus(aligned(), focus.diopters, focus.blur_px_per_diopter)
-            clock.lap("all_in_focus")
-            relative = self._prior(sharp)
+            ask, before = self._prior, focus
+            inverse_depth = relative(
+                lambda: ask(all_in_focus(aligned(), before.diopters, before.blur_px_per_diopter))
+            )
             clock.lap("prior")
-            focus = with_prior(focus, relative)
+            focus = with_prior(focus, inverse_depth)
             clock.lap("fusion")
         depth, sigma, removed = to_metres(focus, options)
         clock.lap("to_metres")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hybriddepth_ros.estimator import (
     DepthEstimate,
     DepthEstimator,
+    Floats,
     Stopwatch,
     inside,
 )
@@ -27,6 +28,7 @@ from hybriddepth_ros.slice_windows import RollingOptions, RollingWindows, SliceW
 from hybriddepth_ros.warping import largest_step_px, move_image
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved
+ROUGHLY_PX = 0.25  # nor one this near where nothing fine is read
 
 
 class RollingEstimator:
@@ -43,6 +45,8 @@ class RollingEstimator:
         on_drop: Callable[[str, int], None] = lambda cause, slices: None,
     ) -> None:
         self._estimator, self._model = estimator, estimator.rolling_model()
+        self._prior_of = -1  # key of the slice in whose frame the prior was asked last, and what it said
+        self._prior_said = np.empty((0, 0), np.float32)
         self.windows = RollingWindows(lambda: estimator.options, options, on_drop)
 
     def __call__(
@@ -61,20 +65,35 @@ class RollingEstimator:
     def estimate(self, window: SliceWindow) -> DepthEstimate:
         """The estimate in the frame of the window's newest slice."""
         clock = Stopwatch(window.timings_ms)
-        stack = _stack(window, cv2.INTER_CUBIC if self._model.reads_aligned else cv2.INTER_LINEAR)
+        stack = _stack(window, rough=not self._model.reads_aligned)
         clock.lap("overlap")
         focus: FocusEstimate = self._model(stack)
         clock.lap(self._estimator.model_name)
         newest = window.newest
         return self._estimator.finish(
-            focus, stack, lambda: stack.aligned, _registration(window), newest.slice, newest.camera, clock
+            focus,
+            stack,
+            lambda: stack.aligned,
+            _registration(window),
+            newest.slice,
+            newest.camera,
+            clock,
+            lambda ask: self._relative(window, ask),
         )
+
+    def _relative(self, window: SliceWindow, ask: Callable[[], Floats]) -> Floats:
+        """What the prior says: asked once a sweep, as it takes its time, and moved with its slice since."""
+        asked = next((kept for kept in window.slices if kept.key == self._prior_of), None)
+        if asked is None:
+            self._prior_of, self._prior_said = window.newest.key, ask()
+            return self._prior_said
+        return move_image(self._prior_said, asked.transform, cv2.INTER_LINEAR, ROUGHLY_PX)
 
 
 # What the estimator takes.
 
 
-def _stack(window: SliceWindow, interpolation: int) -> RollingStack:
+def _stack(window: SliceWindow, rough: bool) -> RollingStack:
     order = sorted(window.slices, key=lambda kept: kept.focus_diopters)
     height, width = window.newest.image.shape[:2]
     covered = np.empty((len(order), height, width), np.bool_)
@@ -99,18 +118,20 @@ def _stack(window: SliceWindow, interpolation: int) -> RollingStack:
     reference = order.index(window.newest)
 
     def aligned() -> AlignedStack:
-        return AlignedStack(_moved(places, interpolation), covered, focus, blur, reference)
+        return AlignedStack(_moved(places, rough), covered, focus, blur, reference)
 
     return RollingStack(places, covered, focus, blur, reference, aligned)
 
 
-def _moved(places: list[SlicePlace], interpolation: int) -> npt.NDArray[np.uint8]:
+def _moved(places: list[SlicePlace], rough: bool) -> npt.NDArray[np.uint8]:
     images = np.empty((len(places), *places[0].image.shape), np.uint8)
+    within_px = ROUGHLY_PX if rough else STILL_PX
     for place, image in zip(places, images, strict=True):
-        if place.largest_step_px < STILL_PX:
+        if place.largest_step_px < within_px:
             image[:] = place.image
         else:
-            move_image(place.image, place.transform, interpolation, STILL_PX, image)
+            interpolation = cv2.INTER_LINEAR if rough else cv2.INTER_CUBIC
+            move_image(place.image, place.transform, interpolation, within_px, image)
     return images
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybriddepth_ros import estimator as estimator_module
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.models import classical
@@ -94,6 +95,37 @@ def test_a_slice_is_measured_once(images: npt.NDArray[np.uint8], monkeypatch: py
     estimator = rolling()
     feed(estimator, slices(images, 15))
     assert len(measured) == 15
+
+
+class AskedPrior:
+    """Says that the scene is a slope, in the frame of the slice that it is asked for."""
+
+    weights = "none"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.asked += 1
+        return SURFACE + np.arange(WIDTH, dtype=np.float32) / WIDTH
+
+
+def test_the_prior_is_asked_once_a_sweep_and_moves_with_its_slice(
+    images: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior, said = AskedPrior(), []
+    real = estimator_module.with_prior
+    monkeypatch.setattr(estimator_module, "load_prior", lambda *_: prior)
+    monkeypatch.setattr(
+        estimator_module, "with_prior", lambda focus, map_: (said.append(map_), real(focus, map_))[1]
+    )
+    speed = 2.0  # px per slice
+    found = feed(rolling(), [shifted(one, speed * n) for n, one in enumerate(slices(images, 20))])
+    assert sum(estimate is not None for estimate in found) == len(said) == 16
+    assert prior.asked == 4
+    fresh, later = said[0], said[4]  # a sweep's first and last
+    inside = np.s_[20:-20, 60:-20]
+    assert np.abs(later[inside] - (fresh[inside] - 4.0 * speed / WIDTH)).max() < 5e-3
 
 
 def shifted(one: FocalSlice, x_px: float) -> FocalSlice:

@@ -18,16 +18,19 @@ _CONDITIONS = """\
 Value and baseline are of the same run, times are medians. 640x480, five slices, hand-held sway and
 breathing, unless a name says otherwise."""
 _MEANINGS = """\
-- `rolling_*_slice_cost`, `scaling_*`: one new slice by `RollingEstimator`; baseline: `DepthEstimator` on the
-  whole stack. `stage_*`: parts of the first, `classical`.
+- `rolling_*_slice_cost`, `scaling_*`: depth and sigma of one new slice by `RollingEstimator`; baseline:
+  `DepthEstimator` on the whole stack. `stage_*`: parts of the first, `classical`. `all_in_focus`: what the
+  all-in-focus image takes in addition, where somebody wants it or a cloud; the node makes it beside the next
+  estimate.
 - `rolling_sweepnet_difference`: mean difference of the two, of a scene that stands still.
 - `rolling_classical_rate`: the highest rate of depth images of the node `depth` with `update: slice` at which
-  less than 5 % of them were lost, fed and heard over DDS by another process; baseline: `update: sweep`.
+  less than 5 % of them were lost, fed and heard over DDS by another process; baseline: `update: sweep`;
+  `*_of_all`: sigma, rgb and the cloud are subscribed to as well.
 - `latency_*`, `dropped_at_30_slices`, `cpu_share`, `memory`: the same node at 30 slices/s. Latency is from a
   slice's stamp, when it was sent, to the arrival of its depth image in the other process.
 - `overhead_*`: what is not the model: one slice in, its registration, depth, sigma, rgb and the full cloud
-  out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array.
-  Registration is the same in both.
+  out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array, which
+  registers its whole stack for every update, by the same algorithm.
 - `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: float16).
 - ratio: value / baseline; of `overhead_*` and `hybriddepth_*` baseline / value, times faster."""
 

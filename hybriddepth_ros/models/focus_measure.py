@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 CORE_SIGMA = 0.5  # and of what counts as a pixel's own [grid px]
-STILL_PX = 0.25  # of the whole image: by less nothing is moved, the grid is coarser
+STILL_PX = 0.5  # of the whole image: by less nothing is moved; the grid is 4 px, its windows wider
 CLIPPED = (1, 254)  # grey levels at or outside which a pixel shows the sensor's limit, not the scene
 
 

@@ -63,7 +63,8 @@ def test_slices_go_on_for_ever_with_rising_stamps_and_whole_sweeps() -> None:
 
 def test_rows_of_classical_have_their_names_and_a_baseline() -> None:
     rows = cost_rows("classical", updates=4, stacks=2, size=SIZE, count=3)
-    assert [row.name for row in rows] == ["rolling_classical_slice_cost", *(f"stage_{s}" for s in STAGES)]
+    stages = [f"stage_{stage}" for stage in STAGES]
+    assert [row.name for row in rows] == ["rolling_classical_slice_cost", *stages, "all_in_focus"]
     assert rows[0].baseline and rows[0].ratio == pytest.approx(rows[0].value / rows[0].baseline)
     assert all(row.value > 0.0 and row.unit == "ms" for row in rows)
     scaling = scaling_row(*SIZE, 3, 3, 1)
