@@ -208,6 +208,35 @@ def test_what_comes_twice_late_or_from_another_time_is_told(images: npt.NDArray[
     assert drops[3:] == [("image size changed", 5)]
 
 
+def test_a_camera_too_slow_for_the_age_limit_gives_depth_of_what_is_not_too_old(
+    images: npt.NDArray[np.uint8],
+) -> None:
+    slow = [replace(one, stamp_ns=1 + n * 1_000_000_000) for n, one in enumerate(slices(images, 8))]
+    found = feed(rolling(age_s=2.0), slow)
+    assert [estimate is None for estimate in found] == [True] * 4 + [False] * 4
+    assert all(len(estimate.registration.used) == 3 for estimate in found if estimate)
+    unnumbered = rolling(age_s=2.0)
+    assert [unnumbered(one, lens=LENS) is None for one in slow] == [True] * 5 + [False] * 3
+
+
+def test_a_focus_that_never_comes_leaves_depth_of_the_others(images: npt.NDArray[np.uint8]) -> None:
+    given = [one for n, one in enumerate(slices(images, 15)) if n % 5 != 2]
+    found = feed(rolling(), given)
+    assert [estimate is None for estimate in found] == [True] * 9 + [False] * 3
+    assert all(len(estimate.registration.used) == 4 for estimate in found if estimate)
+
+
+def test_a_triangle_joined_near_its_end_is_waited_for_until_every_focus_came(
+    images: npt.NDArray[np.uint8],
+) -> None:
+    order = [3, 4, 4, 3, 2, 1, 0, 0, 1]
+    given = [
+        FocalSlice(images[focus], float(FOCI[focus]), 1 + n * PERIOD_NS, CAMERA)
+        for n, focus in enumerate(order)
+    ]
+    assert [estimate is None for estimate in feed(rolling(), given)] == [True] * 6 + [False] * 3
+
+
 @settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 7), st.integers(-3, 60)), min_size=2, max_size=40), st.integers(2, 5)
