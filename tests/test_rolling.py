@@ -15,6 +15,7 @@ from hybriddepth_ros import estimator as estimator_module
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.models import classical
+from hybriddepth_ros.models.focus_fit import StackOptics
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.rolling import RollingEstimator
 from hybriddepth_ros.slice_windows import RollingOptions
@@ -95,6 +96,24 @@ def test_a_slice_is_measured_once(images: npt.NDArray[np.uint8], monkeypatch: py
     estimator = rolling()
     feed(estimator, slices(images, 15))
     assert len(measured) == 15
+
+
+def test_an_unknown_lens_is_looked_for_once_a_sweep(
+    images: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[float] = []
+    real = classical.find_optics
+
+    def find(*arguments: object) -> StackOptics:
+        optics = real(*arguments)  # type: ignore[arg-type]
+        looked.append(optics.blur_px_per_diopter)
+        return optics
+
+    monkeypatch.setattr(classical, "find_optics", find)
+    estimator = rolling()
+    found = [estimator(one, len(FOCI)) for one in slices(images, 16)]
+    assert len(looked) == 3 and looked[0] == pytest.approx(BLUR, rel=0.2)
+    assert [estimate.blur_px_per_diopter for estimate in found[4:9] if estimate] == [looked[0]] * 5
 
 
 class AskedPrior:

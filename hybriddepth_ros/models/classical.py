@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hybriddepth_ros.image_files import to_grey
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStack
-from hybriddepth_ros.models.focus_fit import find_optics, fit_response
+from hybriddepth_ros.models.focus_fit import StackOptics, find_optics, fit_response
 from hybriddepth_ros.models.focus_measure import (
     STILL_PX,
     FocusMeasure,
@@ -52,7 +52,10 @@ class Classical:
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; sources in the module's text."""
-        return estimate_focus(stack, [measure_slice(to_grey(image)) for image in stack.images])
+        measures = [measure_slice(to_grey(image)) for image in stack.images]
+        measure = join_measures(measures)
+        optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+        return estimate_focus(stack, measures, measure, optics)
 
     def rolling(self) -> RollingClassical:
         """The same, one new slice at a time."""
@@ -66,6 +69,8 @@ class RollingClassical:
 
     def __init__(self) -> None:
         self._measured: dict[int, SliceMeasure] = {}
+        self._optics: StackOptics | None = None
+        self._optics_of: tuple[int, npt.NDArray[np.float32]] = (-1, np.empty(0, np.float32))  # newest, foci
 
     def __call__(self, stack: RollingStack) -> FocusEstimate:
         """FocusEstimate at full resolution."""
@@ -77,13 +82,26 @@ class RollingClassical:
             own if place.largest_step_px < STILL_PX else own.moved(place.transform, place.image.shape[1::-1])
             for place, own in zip(stack.places, self._measured.values(), strict=True)
         ]
-        return estimate_focus(stack, measures)
+        measure = join_measures(measures)
+        return estimate_focus(stack, measures, measure, self._optics_for(stack, measure))
+
+    def _optics_for(self, stack: RollingStack, measure: FocusMeasure) -> StackOptics:
+        """Looked for once a sweep: while the slice that was the newest then is there, and the foci are."""
+        key, foci = self._optics_of
+        there = any(place.key == key for place in stack.places) and np.array_equal(foci, stack.focus_diopters)
+        if self._optics is None or not there or stack.blur_px_per_diopter is not None:
+            self._optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+            self._optics_of = stack.places[stack.reference].key, stack.focus_diopters
+        return self._optics
 
 
-def estimate_focus(stack: AlignedStack | RollingStack, measures: Sequence[SliceMeasure]) -> FocusEstimate:
-    """FocusEstimate at full resolution of what was measured of the stack's slices."""
-    measure = join_measures(measures)
-    optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+def estimate_focus(
+    stack: AlignedStack | RollingStack,
+    measures: Sequence[SliceMeasure],
+    measure: FocusMeasure,
+    optics: StackOptics,
+) -> FocusEstimate:
+    """FocusEstimate at full resolution; measures: of the stack's slices; measure: of them together."""
     diopters, variance = fit_response(measure, stack.focus_diopters, optics)
     variance = doubted(variance, measure)
     fine_guide = _sharpest([each.half for each in measures], measure.energies)
