@@ -102,7 +102,7 @@ def soak_markdown(result: Mapping[str, Any], machine: str, commit: str) -> str:
         f"- Machine: {machine}",
         f"- Commit: {commit}",
         f"- Command: `hybriddepth bench --soak {result['seconds']:g}`: the node `depth`, `update: slice`,",
-        "  `model: classical`, fed over DDS by another process, which listens to depth for 4 s, then not for 2 s.",
+        "  `model: classical`, fed over DDS by another process, which listens for 4 s, then not for 2 s.",
         "",
         "| figure | value | target |",
         "|---|---|---|",

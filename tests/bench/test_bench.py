@@ -141,7 +141,7 @@ def test_the_page_of_a_soak_has_its_figures_and_its_targets() -> None:
     assert "| slices received | 999 (99.90 %) |  |" in page
     assert "| counted: slices not needed | 299 |  |" in page
     assert "| slices that no counter has | 0 | 0 |" in page
-    assert "| its growth after the first minute | 1.3 MB | < 5 MB |" in page
+    assert "| growth of memory after the first minute | 1.3 MB | < 5 MB |" in page
 
 
 def test_the_plot_draws_every_scaling_row(rows: list[Row]) -> None:
