@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import cv2
 import numpy as np
@@ -28,6 +27,7 @@ from hybriddepth_ros.models import (
     rolling_model,
 )
 from hybriddepth_ros.models.prior_fusion import with_prior
+from hybriddepth_ros.once import Once
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
@@ -110,10 +110,10 @@ class DepthEstimate:
     timings_ms: dict[str, float] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def all_in_focus(self) -> ImageRGB:
         """[H, W, 3] uint8 RGB in the frame of the depth. It takes milliseconds when it is first asked for:
-        whoever wants depth alone need not wait for it.
+        whoever wants depth alone need not wait for it. Until then the estimate holds the stack's images.
         """
         return self.make_all_in_focus()
 
@@ -228,7 +228,7 @@ class DepthEstimator:
         return DepthEstimate(
             depth,
             sigma,
-            lambda: all_in_focus(aligned(), focus.diopters, focus.blur_px_per_diopter),
+            Once(lambda: all_in_focus(aligned(), focus.diopters, focus.blur_px_per_diopter)),
             registration,
             camera=replace(camera, distortion=()) if camera else None,
             stamp_ns=reference.stamp_ns,

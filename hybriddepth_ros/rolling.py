@@ -22,9 +22,10 @@ from hybriddepth_ros.estimator import (
 )
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice
 from hybriddepth_ros.models import AlignedStack, FocusEstimate, RollingStack, SlicePlace
+from hybriddepth_ros.once import Once
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.registration import Registration
-from hybriddepth_ros.slice_windows import RollingOptions, RollingWindows, SliceWindow
+from hybriddepth_ros.slice_windows import KeptSlice, RollingOptions, RollingWindows, SliceWindow
 from hybriddepth_ros.warping import largest_step_px, move_image
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved
@@ -82,12 +83,16 @@ class RollingEstimator:
         )
 
     def _relative(self, window: SliceWindow, ask: Callable[[], Floats]) -> Floats:
-        """What the prior says: asked once a sweep, as it takes its time, and moved with its slice since."""
+        """What the prior says: asked once a sweep, as it takes its time, and moved with its slice since; NaN
+        where that slice did not look.
+        """
         asked = next((kept for kept in window.slices if kept.key == self._prior_of), None)
         if asked is None:
             self._prior_of, self._prior_said = window.newest.key, ask()
             return self._prior_said
-        return move_image(self._prior_said, asked.transform, cv2.INTER_LINEAR, ROUGHLY_PX)
+        said = move_image(self._prior_said, asked.transform, cv2.INTER_LINEAR, ROUGHLY_PX)
+        said[~_covered(asked)] = np.nan
+        return said
 
 
 # What the estimator takes.
@@ -101,26 +106,24 @@ def _stack(window: SliceWindow, rough: bool) -> RollingStack:
     for row, kept in enumerate(order):
         step_px = largest_step_px(kept.transform, width, height)
         places.append(SlicePlace(kept.key, kept.image, kept.transform, step_px))
-        if step_px < STILL_PX:
-            covered[row] = kept.covered
-            continue
-        covered[row] = inside(kept.transform, width, height)
-        if not kept.covered.all():
-            seen = cv2.warpPerspective(
-                kept.covered.view(np.uint8),
-                kept.transform,
-                (width, height),
-                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            )
-            covered[row] &= seen.view(np.bool_)
+        covered[row] = kept.covered if step_px < STILL_PX else _covered(kept)
     focus = np.array([kept.focus_diopters for kept in order], np.float32)
     blur = blur_px_per_diopter(window.lens) if window.lens else None
     reference = order.index(window.newest)
 
-    def aligned() -> AlignedStack:
-        return AlignedStack(_moved(places, rough), covered, focus, blur, reference)
-
+    aligned = Once(lambda: AlignedStack(_moved(places, rough), covered, focus, blur, reference))
     return RollingStack(places, covered, focus, blur, reference, aligned)
+
+
+def _covered(kept: KeptSlice) -> npt.NDArray[np.bool_]:
+    """What a slice saw [H, W] of the newest one's image."""
+    height, width = kept.covered.shape
+    covered = inside(kept.transform, width, height)
+    if not kept.covered.all():
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        own = kept.covered.view(np.uint8)
+        covered &= cv2.warpPerspective(own, kept.transform, (width, height), flags=flags).view(np.bool_)
+    return covered
 
 
 def _moved(places: list[SlicePlace], rough: bool) -> npt.NDArray[np.uint8]:

@@ -93,7 +93,8 @@ def test_slices_lie_closer_where_more_is_wanted(at: float, also_at: float, width
         spacing = np.diff(foci)[np.searchsorted(foci, demand.diopters[within]) - 1]
         return float((demand.weight[within] * spacing**2).sum())
 
-    assert expected(foci) <= 1.02 * expected(np.linspace(foci[0], foci[-1], count))
+    even = expected(np.linspace(foci[0], foci[-1], count))
+    assert expected(foci) <= (0.98 if width <= 0.15 and count >= 7 else 1.02) * even
 
 
 def test_the_gap_between_two_surfaces_is_spared() -> None:

@@ -62,9 +62,12 @@ def measure(quick: bool, tell: Callable[[str], None]) -> tuple[list[Row], list[s
 def _networks(effort: Effort) -> tuple[list[Row], list[str]]:
     from hybriddepth_ros.bench.networks import NEEDED_GB, available_gb, cuda_is_here, network_rows
 
-    if (available := available_gb()) < NEEDED_GB:
-        return [], [f"hybriddepth: {available:.1f} GB of memory are free, {NEEDED_GB:g} GB are needed"]
     left_out = [] if cuda_is_here() else [_NO_GPU]
+    if (available := available_gb()) < NEEDED_GB:
+        return [], [
+            *left_out,
+            f"hybriddepth: {available:.1f} GB of memory are free, {NEEDED_GB:g} GB are needed",
+        ]
     rows = network_rows(effort.network_rounds, effort.network_s)
     if not rows:
         left_out.append(f"hybriddepth: would take more than {effort.network_s:.0f} s here")

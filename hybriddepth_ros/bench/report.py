@@ -32,7 +32,8 @@ _MEANINGS = """\
 - `overhead_*`: what is not the model: one slice in, its registration, depth, sigma, rgb and the full cloud
   out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array, which
   registers its whole stack for every update, by the same algorithm.
-- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: bfloat16).
+- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: bfloat16);
+  `*_with_transfers`: the latter from images in the machine's memory to depth there, beside the same baseline.
 - ratio: value / baseline; of `overhead_*` and `hybriddepth_*` baseline / value, times faster."""
 
 
@@ -71,7 +72,7 @@ def markdown(document: Mapping[str, Any], command: str) -> str:
         "",
         *(f"Left out: {line}\n" for line in document["left_out"]),
         *_MEANINGS.splitlines(),
-        f"- An hour of slices, memory and what becomes of every slice: [{SOAK_FILE}]({SOAK_FILE}).",
+        f"- Memory and what becomes of every slice in an hour (`make soak`): [{SOAK_FILE}]({SOAK_FILE}).",
         "",
         "![Time and rate over resolution and slices](benchmarks.png)",
     ]
@@ -91,18 +92,20 @@ def soak_markdown(result: Mapping[str, Any], machine: str, commit: str) -> str:
         ("slices that no counter has", f"{result['not_counted']}", "0"),
         ("memory at the end", f"{result['memory_mb']:.0f} MB", ""),
         (
-            "growth of memory after the first minute",
+            f"growth of memory after {result['settle_s']:g} s",
             f"{result['memory_growth_mb']:.1f} MB",
             f"< {limit:g} MB",
         ),
+        ("passed", "yes" if result["passed"] else "no", "yes"),
     ]
     lines = [
-        f"# {result['seconds'] / 60.0:g} minutes of slices",
+        f"# Slices for {result['seconds'] / 60.0:g} min",
         "",
         f"- Machine: {machine}",
         f"- Commit: {commit}",
         f"- Command: `hybriddepth bench --soak {result['seconds']:g}`: the node `depth`, `update: slice`,",
-        "  `model: classical`, fed over DDS by another process, which listens for 4 s, then not for 2 s.",
+        "  `model: classical`, fed over DDS by another process, which listens for"
+        f" {result['here_s']:g} s, then not for {result['away_s']:g} s.",
         "",
         "| figure | value | target |",
         "|---|---|---|",

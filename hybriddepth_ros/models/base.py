@@ -6,7 +6,6 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -62,9 +61,9 @@ class SlicePlace:
 
 @dataclass(frozen=True)
 class RollingStack:
-    """An AlignedStack of slices that are not moved yet: rows, and what has no text here, as there.
+    """An AlignedStack whose images are not moved yet; fields without a text here mean what they mean there.
 
-    places [S]; make_aligned: see `aligned`.
+    places [S], sorted as there; make_aligned: see `aligned`.
     """
 
     places: Sequence[SlicePlace]
@@ -74,7 +73,7 @@ class RollingStack:
     reference: int
     make_aligned: Callable[[], AlignedStack]
 
-    @cached_property
+    @property
     def aligned(self) -> AlignedStack:
         """With the images moved: milliseconds, when it is first asked for."""
         return self.make_aligned()

@@ -18,7 +18,7 @@ from hybriddepth_ros.image_files import to_grey
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStack
 from hybriddepth_ros.models.focus_fit import StackOptics, find_optics, fit_response
 from hybriddepth_ros.models.focus_measure import (
-    STILL_PX,
+    UNMOVED_PX,
     FocusMeasure,
     SliceMeasure,
     join_measures,
@@ -70,7 +70,7 @@ class RollingClassical:
     def __init__(self) -> None:
         self._measured: dict[int, SliceMeasure] = {}
         self._optics: StackOptics | None = None
-        self._optics_of: tuple[int, npt.NDArray[np.float32]] = (-1, np.empty(0, np.float32))  # newest, foci
+        self._optics_of = -1  # key of the slice that was the newest then
 
     def __call__(self, stack: RollingStack) -> FocusEstimate:
         """FocusEstimate at full resolution."""
@@ -79,19 +79,20 @@ class RollingClassical:
             for place in stack.places
         }
         measures = [
-            own if place.largest_step_px < STILL_PX else own.moved(place.transform, place.image.shape[1::-1])
+            own
+            if place.largest_step_px < UNMOVED_PX
+            else own.moved(place.transform, place.image.shape[1::-1])
             for place, own in zip(stack.places, self._measured.values(), strict=True)
         ]
         measure = join_measures(measures)
         return estimate_focus(stack, measures, measure, self._optics_for(stack, measure))
 
     def _optics_for(self, stack: RollingStack, measure: FocusMeasure) -> StackOptics:
-        """Looked for once a sweep: while the slice that was the newest then is there, and the foci are."""
-        key, foci = self._optics_of
-        there = any(place.key == key for place in stack.places) and np.array_equal(foci, stack.focus_diopters)
+        """Looked for once a sweep: until the slice that was the newest then is gone."""
+        there = any(place.key == self._optics_of for place in stack.places)
         if self._optics is None or not there or stack.blur_px_per_diopter is not None:
             self._optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
-            self._optics_of = stack.places[stack.reference].key, stack.focus_diopters
+            self._optics_of = stack.places[stack.reference].key
         return self._optics
 
 

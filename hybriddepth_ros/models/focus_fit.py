@@ -134,7 +134,7 @@ def _peaks(observed: _Observed, templates: _Templates, freedom: int) -> tuple[Fl
     candidates, outside_cost = templates.candidates, templates.outside_cost
     count, last = len(observed.power), len(candidates) - 1
     best = np.empty(count, np.intp)
-    lowest, far_end, near_end = np.empty((3, count), np.float32)  # of cost; of likelihood, at both ends
+    far_end, near_end = np.empty((2, count), np.float32)  # of the likelihood
     around, moments = np.empty((2, count, 3), np.float32)  # costs about the best; 0th to 2nd of likelihood
     powers = np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
     for rows, cost in _costs(observed, templates):  # nothing here that can be done for all at once
@@ -150,7 +150,7 @@ def _peaks(observed: _Observed, templates: _Templates, freedom: int) -> tuple[Fl
         cost *= (np.float32(-0.5) / chi_square)[:, None]
         likelihood = np.exp(cost, out=cost)
         np.matmul(likelihood, powers, out=moments[rows])
-        best[rows], lowest[rows] = at, least
+        best[rows] = at
         far_end[rows], near_end[rows] = likelihood[:, 0], likelihood[:, -1]
 
     # Between candidates by a parabola; at the ends of the range there is none.

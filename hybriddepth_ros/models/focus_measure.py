@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 CORE_SIGMA = 0.5  # and of what counts as a pixel's own [grid px]
-STILL_PX = 0.5  # of the whole image: by less nothing is moved; the grid is 4 px, its windows wider
+UNMOVED_PX = 0.5  # of the whole image: by less nothing is moved; the grid is 4 px, its windows wider
 CLIPPED = (1, 254)  # grey levels at or outside which a pixel shows the sensor's limit, not the scene
 
 
@@ -73,7 +73,7 @@ def _warp(image: Floats, transform: npt.NDArray[np.float64], size: tuple[int, in
     x, y = size[0] / width, size[1] / height
     to_px = np.array([[x, 0.0, 0.5 * x - 0.5], [0.0, y, 0.5 * y - 0.5], [0.0, 0.0, 1.0]])
     on_grid = np.linalg.inv(to_px) @ transform @ to_px
-    return np.asarray(move_image(image, on_grid, cv2.INTER_LINEAR, STILL_PX / x), np.float32)
+    return np.asarray(move_image(image, on_grid, cv2.INTER_LINEAR, UNMOVED_PX / x), np.float32)
 
 
 def measure_focus(greys: Sequence[npt.NDArray[np.uint8]]) -> FocusMeasure:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 MAX_SLICES = 16  # of a stack; what a camera without a fixed pattern sends is cut there
+LATE_SWEEPS = 2  # a slice of an earlier sweep than that is of a camera that began anew
 
 
 class SliceGaps:
@@ -28,8 +29,8 @@ class SliceGaps:
         if last is None:
             self._last = this  # joined in the middle of a sweep
             return 0
-        if sweep_id == last[0] - 1:
-            return 0  # late
+        if 0 < last[0] - sweep_id <= LATE_SWEEPS:
+            return 0
         if sweep_id != last[0]:
             self._last = this
             return last[2] - last[1] - 1 + slice_index

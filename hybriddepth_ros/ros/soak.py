@@ -73,6 +73,9 @@ def soak(
         "memory_mb": memory_mb[-1],
         "memory_growth_mb": growth_mb,
         "most_growth_mb": most_growth_mb,
+        "settle_s": settle_s,
+        "here_s": HERE_S,
+        "away_s": AWAY_S,
         "passed": lost == 0 and growth_mb < most_growth_mb and counts.get(ESTIMATED, 0) > 0,
     }
 

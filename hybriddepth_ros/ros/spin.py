@@ -21,7 +21,6 @@ from hybriddepth_ros.leaving import leave
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
-from hybriddepth_ros.ros.node_executor import NodeExecutor
 
 CLOSE_TIMEOUT_S = (
     1.5  # a Ctrl-C is to be over within two seconds, even if a model is in the middle of an estimate
@@ -29,12 +28,18 @@ CLOSE_TIMEOUT_S = (
 
 
 class Spinner:
-    """Nodes in a NodeExecutor in a background thread; `close` stops and destroys them, once."""
+    """Nodes in an executor in a background thread; `close` stops and destroys them, once.
+
+    One thread is enough, as no callback takes long: services work in threads of their own and are awaited.
+    rclpy's MultiThreadedExecutor hands every message to another thread. Until that has taken it, the
+    middleware says at once that there is something to do, and the thread that spins finds nothing and asks
+    again: with large messages it held the interpreter for as long as the estimates did.
+    """
 
     def __init__(self, nodes: Sequence[ManagedNode], context: Context) -> None:
         self._nodes = list(nodes)
         self._context = context
-        self._executor = NodeExecutor(context, self._on_error)
+        self._executor = SingleThreadedExecutor(context=context)
         for node in self._nodes:
             self._executor.add_node(node)
         self._closing = threading.Event()
@@ -54,7 +59,7 @@ class Spinner:
             stopping.start()
             stopping.join(CLOSE_TIMEOUT_S)
             self._closing.set()
-            self._executor.shutdown()
+            self._executor.shutdown(max(deadline - time.monotonic(), 0.0))
             self._thread.join(max(deadline - time.monotonic(), 0.2))
             if not stopping.is_alive() and not self._thread.is_alive():
                 for node in self._nodes:
@@ -83,15 +88,12 @@ class Spinner:
             except ExternalShutdownException:
                 return
             except Exception as error:
-                self._on_error(error)
-
-    def _on_error(self, error: BaseException) -> None:
-        if self._closing.is_set() or not self._context.ok():
-            return
-        # also an entity that was destroyed between being ready and being taken (InvalidHandle)
-        line = self._throttle.pass_through(type(error).__name__, f"{type(error).__name__}: {error}")
-        if line:
-            get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
+                if self._closing.is_set() or not self._context.ok():
+                    return
+                # also an entity that was destroyed between being ready and being taken (InvalidHandle)
+                line = self._throttle.pass_through(type(error).__name__, f"{type(error).__name__}: {error}")
+                if line:
+                    get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
 
 
 @contextlib.contextmanager

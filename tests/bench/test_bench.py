@@ -135,13 +135,17 @@ def test_the_page_of_a_soak_has_its_figures_and_its_targets() -> None:
         "memory_mb": 250.4,
         "memory_growth_mb": 1.26,
         "most_growth_mb": 5.0,
+        "settle_s": 60.0,
+        "here_s": 4.0,
+        "away_s": 2.0,
+        "passed": True,
     }
     page = soak_markdown(result, "a machine", "abc")
-    assert "# 60 minutes of slices" in page and "a machine" in page and "abc" in page
+    assert "# Slices for 60 min" in page and "a machine" in page and "abc" in page
     assert "| slices received | 999 (99.90 %) |  |" in page
     assert "| counted: slices not needed | 299 |  |" in page
     assert "| slices that no counter has | 0 | 0 |" in page
-    assert "| growth of memory after the first minute | 1.3 MB | < 5 MB |" in page
+    assert "| growth of memory after 60 s | 1.3 MB | < 5 MB |" in page
 
 
 def test_the_plot_draws_every_scaling_row(rows: list[Row]) -> None:

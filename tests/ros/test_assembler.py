@@ -142,6 +142,7 @@ def test_slices_that_did_not_come_are_counted_wherever_they_would_have_been() ->
 def test_what_comes_late_twice_or_from_another_sweep_number_is_not_missing_again() -> None:
     assert missing((3, 0), (3, 2), (3, 1), (3, 3)) == 1
     assert missing((3, 2), (3, 3), (4, 0), (3, 1), (4, 1)) == 0
+    assert missing((5, 2), (5, 3), (6, 0), (4, 3), (6, 1)) == 0
     assert missing((3, 0), (3, 0), (3, 1), (3, 1), (3, 2), (3, 3), (4, 0)) == 0
     assert missing((3, 2), (3, 3), (5, 0), (5, 1)) == 0  # a capture had the number between
     assert missing((0, 2), (0, 3), (0, 0), (0, 1), (0, 2)) == 0  # started anew

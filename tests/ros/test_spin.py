@@ -38,6 +38,22 @@ def test_a_callback_that_raises_does_not_end_the_executor(
     assert (log.err + log.out).count("ZeroDivisionError: in a timer") == 1  # throttled
 
 
+def test_messages_are_taken_by_the_thread_that_spins(node: DepthNode, context: Context, peer: Peer) -> None:
+    """Handed to another thread, a message that waits for it keeps the one that spins busy."""
+    seen: list[tuple[int, str]] = []
+    node.create_subscription(
+        Image, "spun", lambda image: seen.append((image.width, threading.current_thread().name)), 20
+    )
+    spinner = Spinner([node], context)
+    publisher = peer.publisher(Image, "spun")
+    assert wait_for(lambda: publisher.get_subscription_count() == 1)
+    for number in range(10):
+        publisher.publish(Image(width=number))
+    assert wait_for(lambda: len(seen) == 10)
+    spinner.close()
+    assert seen == [(number, "executor") for number in range(10)]
+
+
 def test_close_leaves_no_thread_and_may_come_from_several_threads(node: DepthNode, context: Context) -> None:
     before = threading.active_count()
     spinner = Spinner([node], context)
