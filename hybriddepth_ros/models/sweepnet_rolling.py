@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -56,7 +57,7 @@ class SweepRunner(Protocol):
 class RollingSweepNet:
     """See RollingModel. One new slice costs one slice's work; several, or other foci, the whole stack's."""
 
-    reads_all_images = True  # the mean of all of them is looked at finely
+    reads_all_images = False  # of the others only their mean is looked at, and what was kept of them
 
     def __init__(self, estimator: SweepRunner) -> None:
         self._estimator = estimator
@@ -153,16 +154,29 @@ def _moved(
     ends = motion @ corners
     if np.abs(ends[:2] / ends[2] - corners[:2]).max() < STILL_PX:
         return state.maps
-    grids: dict[tuple[int, int], Tensor] = {}
-    moved = []
-    for each in state.maps:
-        shape = (each.shape[2], each.shape[3])
-        if shape not in grids:
-            grids[shape] = _grid(motion, shape, size).to(each.device)
-        grid = grids[shape].to(each.dtype)
-        there = F.grid_sample(each, grid, padding_mode="border", align_corners=False)
-        moved.append(there.contiguous(memory_format=_layout(each)))
-    return tuple(moved)
+    return tuple(_resampled(each, motion, size) for each in state.maps)
+
+
+def _resampled(image: Tensor, motion: npt.NDArray[np.float64], size: tuple[int, int]) -> Tensor:
+    """image [1, c, h, w] in another frame; motion [3, 3]: pixel of that frame -> pixel of the old one, of an
+    image of size (W, H) that the map's cells cover.
+
+    On a CPU by OpenCV, which takes all channels of a pixel at once: three times as fast as grid_sample.
+    """
+    height, width = image.shape[2:]
+    if image.device.type != "cpu":
+        grid = _grid(motion, (height, width), size).to(image.device, image.dtype)
+        there = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        return there.contiguous(memory_format=_layout(image))
+    step = np.array([size[0] / width, size[1] / height])
+    to_pixel = np.diag([*step, 1.0])
+    to_pixel[:2, 2] = 0.5 * step - 0.5
+    of_cells = np.linalg.inv(to_pixel) @ motion @ to_pixel
+    cells = image[0].permute(1, 2, 0).contiguous().numpy()  # [h, w, c]
+    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
+    moved = cv2.warpPerspective(cells, of_cells, (width, height), flags=flags, borderMode=border)
+    there = torch.from_numpy(moved).permute(2, 0, 1)[None]
+    return there.contiguous(memory_format=_layout(image))
 
 
 def _layout(image: Tensor) -> torch.memory_format:
