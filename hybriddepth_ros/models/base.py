@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.models.engine_choice import AUTO, check_engine
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -121,16 +122,21 @@ def model_names() -> tuple[str, ...]:
 
 
 def load_model(
-    name: str, device: str = "auto", weights: str = "", precision: str = PRECISIONS[0]
+    name: str,
+    device: str = "auto",
+    weights: str = "",
+    precision: str = PRECISIONS[0],
+    engine: str = AUTO,
 ) -> DepthModel:
     """A model by name; ModelError names an unknown model, missing weights or a device that is not there.
 
     weights: an installed name or a file, for models that take them; "" = the first installed for the model.
-    precision: of their arithmetic, see `models.inference.for_inference`.
+    precision: of their arithmetic, see `models.inference.for_inference`. engine: what computes it, one of
+    ENGINES.
     """
-    check_choice(name, device, weights, precision)
+    check_choice(name, device, weights, precision, engine)
     module, _, attribute = _MODELS[name].partition(":")
-    arguments = (device, weights, precision) if takes_weights(name) else (device,)
+    arguments = (device, weights, precision, engine) if takes_weights(name) else (device,)
     try:
         made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
     except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
@@ -139,7 +145,7 @@ def load_model(
     return made
 
 
-def check_choice(name: str, device: str, weights: str, precision: str) -> None:
+def check_choice(name: str, device: str, weights: str, precision: str, engine: str = AUTO) -> None:
     """ModelError for what `load_model` refuses whatever is installed: found without importing a network."""
     if name not in _MODELS:
         known = ", ".join(_MODELS)
@@ -154,6 +160,7 @@ def check_choice(name: str, device: str, weights: str, precision: str) -> None:
         only = " only" if len(possible) == 1 else ""
         raise ModelError(f"precision: {name} knows {', '.join(possible)}{only}, got {precision!r}")
     check_precision(precision, device)
+    check_engine(name, engine, device, precision, takes_weights(name))
 
 
 def takes_weights(name: str) -> bool:

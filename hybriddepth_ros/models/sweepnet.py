@@ -46,6 +46,10 @@ class SweepDistribution:
     log_probability: Tensor
     spacing: Tensor
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All five, in order: what an engine's graph gives."""
+        return self.position, self.scale, self.coarse, self.log_probability, self.spacing
+
 
 class SweepNet(nn.Module):
     """The network. Widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image; of what is known of a pixel
@@ -157,7 +161,7 @@ class SweepNet(nn.Module):
         learnt, own, shared = self.join_measures.columns()
         total = F.conv2d(self.enter(fine), learnt)
         total.add_(F.conv2d(_channels_last(measures.flatten(0, 1)), own))
-        total.unflatten(0, measures.shape[:2]).add_(F.conv2d(_channels_last(level[:, 0]), shared)[:, None])
+        total = _add_to_slices(total, F.conv2d(_channels_last(level[:, 0]), shared))
         return self.join_measures(total)
 
     def _surroundings(self, in_focus: Tensor, mean: Tensor, largest: Tensor, about: Tensor) -> Tensor:
@@ -207,25 +211,20 @@ class Stem(nn.Sequential):
 
     def forward(self, stack: Tensor) -> Tensor:
         """[B N, c, H/2, W/2] of stack [B, N, 3, H, W] 0..1."""
-        return self._of(stack.flatten(0, 1), stack)
+        return self.beside(stack.flatten(0, 1), stack.mean(dim=1))
 
-    def of_one(self, stack: Tensor, index: int) -> Tensor:
-        """[B, c, H/2, W/2] of one slice of it."""
-        return self._of(stack[:, index], stack)
-
-    def _of(self, images: Tensor, stack: Tensor) -> Tensor:
+    def beside(self, images: Tensor, mean: Tensor) -> Tensor:
+        """[B n, c, H/2, W/2] of n slices each, images [B n, 3, H, W], and the mean of all [B, 3, H, W]."""
         convolution, norm, activation = self
         assert isinstance(convolution, nn.Conv2d)
         image, contrast = convolution.weight.split([3, 3], dim=1)
         contrast = _CONTRAST * contrast
         own = F.conv2d(_channels_last(images), 2.0 * image + contrast, None, 2, 1)
-        mean = stack.mean(dim=1)
         # The 1 that is taken from images ends at their rim.
         common = torch.cat([mean, torch.ones_like(mean[:, :1])], dim=1)
         weight = torch.cat([-contrast, -image.sum(dim=1, keepdim=True)], dim=1)
         shared = F.conv2d(_channels_last(common), weight, convolution.bias, 2, 1)
-        own.unflatten(0, (len(stack), -1)).add_(shared[:, None])
-        return activation(norm(own))
+        return activation(norm(_add_to_slices(own, shared)))
 
 
 class Joining(nn.Sequential):
@@ -371,6 +370,14 @@ def _conv(
 
 def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _add_to_slices(slices: Tensor, shared: Tensor) -> Tensor:
+    """slices [B N, c, h, w], overwritten by their sums with what their sample shares [B, c, h, w]."""
+    if len(shared) == 1:
+        return slices.add_(shared)
+    slices.unflatten(0, (len(shared), -1)).add_(shared[:, None])
+    return slices
 
 
 def _sum_over_slices(volume: Tensor, weight: Tensor) -> Tensor:

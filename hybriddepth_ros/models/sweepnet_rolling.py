@@ -6,7 +6,7 @@ says there is what it said when it was new: of a scene that stands still it is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
+from hybriddepth_ros.models.engines import Compiled
 from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
 from hybriddepth_ros.models.sweepnet_features import slice_geometry
 from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSweep
 
+Maps = tuple[Tensor, ...]  # of a slice, [1, c, h, w] each: what SweepNet.forward keeps of it
 Floats = npt.NDArray[np.float32]
 
 STILL_PX = 0.25  # what moved by less is not moved in memory: an eighth of the finest map's pixel
@@ -34,7 +36,7 @@ class _SliceState:
     -> pixel of the slice.
     """
 
-    maps: tuple[Tensor, ...]
+    maps: Maps
     transform: npt.NDArray[np.float64]
 
 
@@ -42,6 +44,10 @@ class SweepRunner(Protocol):
     """What is needed of a SweepNetEstimator."""
 
     network: SweepNet
+
+    def with_one_new(
+        self, image: Tensor, mean: Tensor, positions: Tensor, others: Sequence[Maps], new: int
+    ) -> tuple[SweepDistribution, Maps]: ...
 
     def prepared(self, stack: AlignedStack, blur: float | None = None) -> PreparedSweep: ...
 
@@ -99,32 +105,80 @@ class RollingSweepNet:
             None if row == new else _moved(states[place.key], place.transform, (size[1], size[0]), to_full)
             for row, place in enumerate(places)
         ]
-        found, maps = _with_one_new(self._estimator.network, stack, positions, rows, new)
+        found, maps = self._estimator.with_one_new(
+            stack[:, new], stack.mean(dim=1), positions, [row for row in rows if row is not None], new
+        )
         states[places[new].key] = _SliceState(maps, places[new].transform)
         self._states = states
         return found
 
 
-def _with_one_new(
-    network: SweepNet, stack: Tensor, positions: Tensor, rows: list[tuple[Tensor, ...] | None], new: int
-) -> tuple[SweepDistribution, tuple[Tensor, ...]]:
-    """What SweepNet.forward gives of stack [1, N, 3, H, W], and the maps of the slice `new`.
+def with_one_new(
+    network: SweepNet, image: Tensor, mean: Tensor, positions: Tensor, others: Sequence[Maps], new: int
+) -> tuple[SweepDistribution, Maps]:
+    """What SweepNet.forward gives of positions [1, N], and the maps of the slice `new`.
 
-    rows: the maps of the others, as `forward` keeps them.
+    image [1, 3, H, W] of that slice, mean [1, 3, H, W] of all; others: the maps of the others, in order.
     """
-    others = iter(zip(*(row for row in rows if row is not None), strict=True))
+    volumes = iter(zip(*others, strict=True))
 
     def joined(own: Tensor) -> Tensor:
-        """[N, c, h, w] of the new slice's next map [1, c, h, w] and the others'."""
-        volume = list(next(others))
+        volume = list(next(volumes))
         volume.insert(new, own)
         return torch.cat(volume)
 
+    return _one_new(network, image, mean, positions, joined, new)
+
+
+class OneNew(nn.Module):
+    """`with_one_new` for an engine: one graph for whichever slice is new."""
+
+    def __init__(self, network: SweepNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, image: Tensor, mean: Tensor, positions: Tensor, new: Tensor, order: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
+        """SweepDistribution's tensors, then the maps of the slice `new` [1].
+
+        others: [N - 1, c, h, w] each; order [N]: which of them, with the new one behind them, is first.
+        """
+        volumes = iter(others)
+
+        def joined(own: Tensor) -> Tensor:
+            return torch.cat([next(volumes), own]).index_select(0, order)
+
+        found, maps = _one_new(self.network, image, mean, positions, joined, new)
+        return *found.tensors(), *maps
+
+
+def by_engine(
+    one_new: Compiled, image: Tensor, mean: Tensor, positions: Tensor, others: Sequence[Maps], new: int
+) -> tuple[SweepDistribution, Maps]:
+    """`with_one_new` by an engine that was given OneNew."""
+    count = len(others) + 1
+    order = [row - (row > new) if row != new else count - 1 for row in range(count)]
+    places = (torch.tensor(rows, device=image.device) for rows in ([new], order))
+    volumes = (torch.cat(maps) for maps in zip(*others, strict=True))
+    found = one_new(image, mean, positions, *places, *volumes)
+    return SweepDistribution(*found[:5]), found[5:]
+
+
+def _one_new(
+    network: SweepNet,
+    image: Tensor,
+    mean: Tensor,
+    positions: Tensor,
+    joined: Callable[[Tensor], Tensor],
+    new: int | Tensor,
+) -> tuple[SweepDistribution, Maps]:
+    """joined(own): [N, c, h, w] of the new slice's next map [1, c, h, w] and the others'."""
     geometry = network.geometry(slice_geometry(positions))
-    own_logs = network.measures.logs(stack[:, new : new + 1])  # [1, 1, 9, H/4, W/4]
+    own_logs = network.measures.logs(image[:, None])  # [1, 1, 9, H/4, W/4]
     logs = joined(own_logs[0])[None]
     level = logs.mean(dim=1, keepdim=True)
-    own_fine = network.stem.of_one(stack, new)  # [1, c, H/2, W/2]
+    own_fine = network.stem.beside(image, mean)  # [1, c, H/2, W/2]
     fine = joined(own_fine)
     maps = [own_logs[0], own_fine]
     x = network.known(own_fine, own_logs - level, 0.5 * level + 2.0)
@@ -141,7 +195,7 @@ def _with_one_new(
 
 def _moved(
     state: _SliceState, transform: npt.NDArray[np.float64], size: tuple[int, int], to_full: float
-) -> tuple[Tensor, ...]:
+) -> Maps:
     """A slice's maps as they lie in another frame; transform [3, 3]: pixel of that frame -> of the slice.
 
     size: (W, H) of what the network saw, whose pixels are to_full pixels of the image wide.

@@ -87,7 +87,7 @@ class DepthNode(ManagedNode):
     def _warm_up(self, estimator: DepthEstimator) -> None:
         """Whatever comes of it: real stacks may be smaller than the made-up one."""
         try:
-            estimator.warm_up()
+            estimator.warm_up(rolling=self.parameters[DepthParameters].update == SLICE)
         except HybridDepthError as error:
             self.problem("warm-up failed", str(error))
 
@@ -150,6 +150,7 @@ class DepthNode(ManagedNode):
                 parameters.precision,
                 parameters.prior,
                 parameters.prior_weights,
+                parameters.engine,
             )
         except ModelError as error:
             if not parameters.model_fallback:
