@@ -18,12 +18,19 @@ def check_engine(name: str, engine: str, device: str, precision: str, has_weight
         return
     if not has_weights:
         raise ModelError(f"engine: {name} is no network and takes auto only, got {engine!r}")
-    on_device = () if device == "auto" else (_ON_CUDA if device.startswith("cuda") else _ON_CPU)
-    if on_device and engine not in on_device:
+    on_device = engines_on(device)
+    if engine not in on_device:
         expected = ", ".join((AUTO, *on_device))
         raise ModelError(f"engine: on {device} expected one of {expected}, got {engine!r}")
     if engine != TORCH and precision != _FLOAT32:
         raise ModelError(f"engine: {engine} computes in {_FLOAT32} only, got precision {precision!r}")
+
+
+def engines_on(device: str) -> tuple[str, ...]:
+    """The engines that a device knows; auto may be any device."""
+    if device == "auto":
+        return ENGINES[1:]
+    return _ON_CUDA if device.startswith("cuda") else _ON_CPU
 
 
 def chosen_engine(engine: str) -> str:
