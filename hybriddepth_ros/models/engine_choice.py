@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from hybriddepth_ros.errors import ModelError
 
 AUTO, TORCH, COMPILE, ONNX, OPENVINO, TENSORRT = "auto", "torch", "compile", "onnx", "openvino", "tensorrt"
 ENGINES = (AUTO, TORCH, COMPILE, ONNX, OPENVINO, TENSORRT)
 _ON_CPU, _ON_CUDA = (TORCH, COMPILE, ONNX, OPENVINO), (TORCH, COMPILE, ONNX, TENSORRT)
 _FLOAT32 = "float32"
+# Where it is not PyTorch: see docs/engines.md. torch.compile, which gains a tenth of sweepnet's time on a CPU,
+# is not worth the minutes until it is ready.
+_FASTEST = {("hybriddepth", "cpu"): OPENVINO}
 
 
 def check_engine(name: str, engine: str, device: str, precision: str, has_weights: bool) -> None:
@@ -33,10 +38,14 @@ def engines_on(device: str) -> tuple[str, ...]:
     return _ON_CUDA if device.startswith("cuda") else _ON_CPU
 
 
-def chosen_engine(engine: str) -> str:
-    """What `engine` stands for.
+def chosen_engine(engine: str, name: str, device: str, precision: str) -> str:
+    """What `engine` stands for, on a device that is not `auto` itself.
 
-    `auto` is PyTorch: on a CPU nothing that starts within seconds is faster for any model, as the figures of
-    docs/engines.md say; on CUDA it replays CUDA graphs, and the others are not measured yet.
+    `auto` is the fastest by the figures of docs/engines.md, if its package is here, else PyTorch. On CUDA,
+    where PyTorch replays CUDA graphs, the others are not measured yet.
     """
-    return TORCH if engine == AUTO else engine
+    if engine != AUTO:
+        return engine
+    fastest = _FASTEST.get((name, device), TORCH)
+    is_here = precision == _FLOAT32 and importlib.util.find_spec(fastest) is not None
+    return fastest if is_here else TORCH

@@ -48,8 +48,9 @@ def for_inference(
     ModelError for a precision or an engine that the device cannot do.
     """
     check_precision(precision, device)
-    check_engine(type(network).__name__.lower(), engine, device, precision, has_weights=True)
-    engine = chosen_engine(engine)
+    model = type(network).__name__.lower()
+    check_engine(model, engine, device, precision, has_weights=True)
+    engine = chosen_engine(engine, model, device, precision)
     ready = copy.deepcopy(network).eval().requires_grad_(False)
     fold_batch_norms(ready)
     _replace(ready, _on_the_small_image)
@@ -65,8 +66,7 @@ def for_inference(
         core: Core = getattr(part, name)
         is_fusion = part not in (ready.relative_depth, ready.focal_volume)
         if engine != TORCH and not isinstance(part, CrossAttentionFusion):
-            what = f"{type(network).__name__.lower()}'s {name}"
-            setattr(part, name, CompiledMethod(part, name, engine, device, what))
+            setattr(part, name, CompiledMethod(part, name, engine, device, f"{model}'s {name}"))
             continue
         if precision == INT8 and not is_fusion:
             setattr(part, name, _one_by_one(core))

@@ -58,7 +58,7 @@ class SweepNetEstimator:
         self._loaded = loaded
         self.network = ready(loaded.network, self.device)
         self._whole = self._one_new = None
-        if (engine := chosen_engine(engine)) != TORCH:
+        if (engine := chosen_engine(engine, "sweepnet", self.device, precision)) != TORCH:
             self._whole = Compiled(WholeSweep(self.network), engine, self.device, "sweepnet")
             self._one_new = Compiled(OneNew(self.network), engine, self.device, "sweepnet's update")
 

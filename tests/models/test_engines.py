@@ -26,6 +26,7 @@ from hybriddepth_ros.models import (
     check_choice,
     for_inference,
 )
+from hybriddepth_ros.models.engine_choice import chosen_engine
 from hybriddepth_ros.models.engines import Compiled, CompiledMethod, require_engine
 from hybriddepth_ros.models.sweepnet_estimator import SweepNetEstimator
 from tests.stacks import defocused_stack
@@ -272,3 +273,15 @@ def test_a_choice_is_checked_without_networks_and_engines() -> None:
         "sys.exit(bool({'torch', 'onnxruntime', 'openvino'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_auto_is_the_fastest_whose_package_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"openvino"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in present else None)
+    assert chosen_engine("auto", "hybriddepth", "cpu", "float32") == "openvino"
+    assert chosen_engine("auto", "hybriddepth", "cpu", "int8") == "torch"
+    assert chosen_engine("auto", "hybriddepth", "cuda", "float32") == "torch"
+    assert chosen_engine("auto", "sweepnet", "cpu", "float32") == "torch"
+    present.clear()
+    assert chosen_engine("auto", "hybriddepth", "cpu", "float32") == "torch"
+    assert chosen_engine("onnx", "hybriddepth", "cpu", "float32") == "onnx"
