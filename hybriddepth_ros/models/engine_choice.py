@@ -10,8 +10,8 @@ AUTO, TORCH, COMPILE, ONNX, OPENVINO, TENSORRT = "auto", "torch", "compile", "on
 ENGINES = (AUTO, TORCH, COMPILE, ONNX, OPENVINO, TENSORRT)
 _ON_CPU, _ON_CUDA = (TORCH, COMPILE, ONNX, OPENVINO), (TORCH, COMPILE, ONNX, TENSORRT)
 _FLOAT32 = "float32"
-# Where it is not PyTorch: see docs/engines.md. The tenth of sweepnet's time that torch.compile saves on a CPU is
-# not worth the minutes until it is ready.
+# Where it is not PyTorch: see docs/engines.md. The tenth of sweepnet's time that torch.compile saves on a CPU
+# is not worth the minutes until it is ready.
 _FASTEST = {("hybriddepth", "cpu"): OPENVINO}
 
 
