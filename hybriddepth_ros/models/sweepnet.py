@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +117,12 @@ class SweepNet(nn.Module):
         x = self.through_levels(self.known(fine, measures, 0.5 * level + 2.0), mixed)  # [B N, c, H/4, W/4]
         if kept is not None:
             kept.append(x)
-        return self.distribution(fine, x, measures, positions)
+        return self.distribution(fine.unflatten(0, (batch, -1)).unbind(1), x, measures, positions)
 
-    def distribution(self, fine: Tensor, x: Tensor, measures: Tensor, positions: Tensor) -> SweepDistribution:
-        """Of fine [B N, c, H/2, W/2], the volume x [B N, c, H/4, W/4], measures [B, N, 9, H/4, W/4]."""
+    def distribution(
+        self, fine: Sequence[Tensor], x: Tensor, measures: Tensor, positions: Tensor
+    ) -> SweepDistribution:
+        """Of N fine maps [B, c, H/2, W/2], the volume x [B N, c, H/4, W/4], measures [B, N, 9, H/4, W/4]."""
         batch, slices = positions.shape
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
         score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)
@@ -135,10 +137,10 @@ class SweepNet(nn.Module):
         volume = x.unflatten(0, (batch, slices))
         weight = share[:, :, None].to(x.dtype)
         fine_weight = F.interpolate(weight[:, :, 0], scale_factor=2.0)[:, :, None]
-        in_focus = _sum_over_slices(fine.unflatten(0, (batch, slices)), fine_weight)  # [B, c, H/2, W/2]
+        in_focus = _sum_over_slices(fine, fine_weight)  # [B, c, H/2, W/2]
         about = torch.cat([mean / spacing, spread / spacing], dim=1)
         features = self._surroundings(
-            in_focus, _sum_over_slices(volume, weight), largest_slice(volume, dim=1), about
+            in_focus, _sum_over_slices(volume.unbind(1), weight), largest_slice(volume, dim=1), about
         )
         estimate = torch.cat(
             [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
@@ -380,11 +382,11 @@ def _add_to_slices(slices: Tensor, shared: Tensor) -> Tensor:
     return slices
 
 
-def _sum_over_slices(volume: Tensor, weight: Tensor) -> Tensor:
-    """[B, c, h, w] of volume [B, N, c, h, w] and weight [B, N, 1, h, w], without the product in memory."""
-    total = volume[:, 0] * weight[:, 0]
-    for index in range(1, volume.shape[1]):
-        total = torch.addcmul(total, volume[:, index], weight[:, index])
+def _sum_over_slices(volume: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """[B, c, h, w] of N maps [B, c, h, w] and weight [B, N, 1, h, w], without the product in memory."""
+    total = volume[0] * weight[:, 0]
+    for index in range(1, len(volume)):
+        total = torch.addcmul(total, volume[index], weight[:, index])
     return total
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,24 +84,32 @@ class FoldedFocusMix(nn.Module):
         mixed = [self._mixed(*sample) for sample in zip(pixels, gain + 1.0, bias, strict=True)]
         return torch.cat(mixed).view(-1, height, width, channels).permute(0, 3, 1, 2)
 
-    def of_one(self, x: Tensor, geometry: Tensor, index: int | Tensor) -> Tensor:
-        """[1, c, h, w]: what `forward` makes of one slice of x [N, c, h, w]; geometry [N, 32].
+    def of_one(self, slices: Sequence[Tensor], geometry: Tensor, index: int | Tensor) -> Tensor:
+        """[1, c, h, w]: what `forward` makes of one of N slices [1, c, h, w]; geometry [N, 32].
 
         index: an int64 tensor [1] for an engine's graph, which is to serve every slice.
         """
+        count = len(slices)
         if isinstance(index, Tensor):
-            near = (index, (index - 1).clamp(min=0), (index + 1).clamp(max=len(x) - 1))
+            x = torch.cat([*slices])
+            near = (index, (index - 1).clamp(min=0), (index + 1).clamp(max=count - 1))
             own, before, after = (x.index_select(0, row) for row in near)
             return self._convolved(own, before, after, x, geometry.index_select(0, index))
-        channels, height, width = x.shape[1:]
-        volume = x.permute(0, 2, 3, 1).reshape(len(x), height * width, channels)
-        gain, bias = self.modulation(geometry[index : index + 1]).to(x.dtype).chunk(2, dim=1)  # [1, c]
+        channels, height, width = slices[0].shape[1:]
+        pixels = [each.permute(0, 2, 3, 1).reshape(height * width, channels) for each in slices]
+        gain, bias = (
+            self.modulation(geometry[index : index + 1]).to(pixels[0].dtype).chunk(2, dim=1)
+        )  # [1, c]
         gain = gain + 1.0
-        sums = torch.addcmul(bias, self._shared(volume), gain)
-        rows = (index, max(index - 1, 0), min(index + 1, len(x) - 1))
+        mean = pixels[0] + pixels[1]
+        for each in pixels[2:]:
+            mean.add_(each)
+        largest = functools.reduce(torch.maximum, pixels)
+        sums = torch.addcmul(bias, self._shared(mean.mul_(1.0 / count), largest), gain)
+        rows = (index, max(index - 1, 0), min(index + 1, count - 1))
         for row, matrix in zip(rows, (self.own, self.before, self.after), strict=True):
-            sums.addmm_(volume[row], matrix.to(x.dtype) * gain)
-        mixed = sums.add_(volume[index]).relu_()
+            sums.addmm_(pixels[row], matrix.to(sums.dtype) * gain)
+        mixed = sums.add_(pixels[index]).relu_()
         return mixed.view(1, height, width, channels).permute(0, 3, 1, 2)
 
     def _convolved(
@@ -117,16 +127,16 @@ class FoldedFocusMix(nn.Module):
         mixed = mixed + F.conv2d(about, shared[:, :, None, None], self.offset)
         return F.relu(mixed * (gain + 1.0) + bias + own)
 
-    def _shared(self, volume: Tensor) -> Tensor:
-        """[h w, c] that all slices take of volume [N, h w, c]."""
-        kind = volume.dtype
-        shared = (volume.mean(dim=0) @ self.mean.to(kind)).add_(self.offset.to(kind))
-        return shared.addmm_(largest_slice(volume), self.largest.to(kind))
+    def _shared(self, mean: Tensor, largest: Tensor) -> Tensor:
+        """[h w, c] that all slices take of their mean and largest features [h w, c]."""
+        kind = mean.dtype
+        shared = (mean @ self.mean.to(kind)).add_(self.offset.to(kind))
+        return shared.addmm_(largest, self.largest.to(kind))
 
     def _mixed(self, volume: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         """[N, h w, c] of volume [N, h w, c], gain and bias [N, 1, c], all of one type."""
         kind = volume.dtype
-        sums = torch.addcmul(bias, self._shared(volume), gain)
+        sums = torch.addcmul(bias, self._shared(volume.mean(dim=0), largest_slice(volume)), gain)
         sums.baddbmm_(volume, self.own.to(kind) * gain)
         before, after = self.before.to(kind) * gain, self.after.to(kind) * gain
         sums[1:].baddbmm_(volume[:-1], before[1:])

@@ -122,10 +122,10 @@ def with_one_new(
     """
     volumes = iter(zip(*others, strict=True))
 
-    def joined(own: Tensor) -> Tensor:
+    def joined(own: Tensor) -> list[Tensor]:
         volume = list(next(volumes))
         volume.insert(new, own)
-        return torch.cat(volume)
+        return volume
 
     return _one_new(network, image, mean, positions, joined, new)
 
@@ -146,8 +146,8 @@ class OneNew(nn.Module):
         """
         volumes = iter(others)
 
-        def joined(own: Tensor) -> Tensor:
-            return torch.cat([next(volumes), own]).index_select(0, order)
+        def joined(own: Tensor) -> Sequence[Tensor]:
+            return torch.cat([next(volumes), own]).index_select(0, order).split(1)
 
         found, maps = _one_new(self.network, image, mean, positions, joined, new)
         return *found.tensors(), *maps
@@ -170,13 +170,13 @@ def _one_new(
     image: Tensor,
     mean: Tensor,
     positions: Tensor,
-    joined: Callable[[Tensor], Tensor],
+    joined: Callable[[Tensor], Sequence[Tensor]],
     new: int | Tensor,
 ) -> tuple[SweepDistribution, Maps]:
-    """joined(own): [N, c, h, w] of the new slice's next map [1, c, h, w] and the others'."""
+    """joined(own): the new slice's next map [1, c, h, w] and the others', in the order of the slices."""
     geometry = network.geometry(slice_geometry(positions))
     own_logs = network.measures.logs(image[:, None])  # [1, 1, 9, H/4, W/4]
-    logs = joined(own_logs[0])[None]
+    logs = torch.cat([*joined(own_logs[0])])[None]
     level = logs.mean(dim=1, keepdim=True)
     own_fine = network.stem.beside(image, mean)  # [1, c, H/2, W/2]
     fine = joined(own_fine)
@@ -189,7 +189,7 @@ def _one_new(
 
     x = network.through_levels(x, mixed)
     maps.append(x)
-    volume = joined(x)
+    volume = torch.cat([*joined(x)])
     return network.distribution(fine, volume, logs - level, positions), tuple(maps)
 
 
