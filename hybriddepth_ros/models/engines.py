@@ -76,7 +76,7 @@ class Compiled:
             raise
         except Exception as error:  # each engine has errors of its own, which no base class joins
             if is_out_of_memory(error):
-                raise RuntimeError(str(error)) from error
+                raise MemoryError(str(error)) from error
             raise ModelError(f"engine: {self._engine} cannot run {self._what}: {one_line(error)}") from error
 
 
