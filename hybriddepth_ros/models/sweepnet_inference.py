@@ -20,11 +20,11 @@ from hybriddepth_ros.models.sweepnet_weights import on_device
 
 @dataclass(frozen=True)
 class PreparedSweep:
-    """images [N, h, w, 3] uint8, by `factor` smaller than the stack's; positions [N] px of blur there; blur:
+    """images [N, h, w, 3] 0..255, by `factor` smaller than the stack's; positions [N] px of blur there; blur:
     per diopter in the stack's [px m].
     """
 
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8 | np.float32]
     positions: npt.NDArray[np.float32]
     blur: float
     factor: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -78,7 +78,8 @@ class RollingSweepNet:
         begins = made_for != self._made_for or len(new) != 1
         sweep = self._estimator.prepared(stack, None if begins else self._blur)
         self._made_for, self._blur = made_for, sweep.blur
-        with self._estimator.running(sweep) as (images, positions):
+        looked_at = sweep if begins else _new_and_mean(sweep, new[0])
+        with self._estimator.running(looked_at) as (images, positions):
             if begins:
                 found = self._begin(images, positions, places)
             else:
@@ -100,17 +101,28 @@ class RollingSweepNet:
         self, stack: Tensor, positions: Tensor, places: Sequence[SlicePlace], new: int, to_full: float
     ) -> SweepDistribution:
         states = {place.key: self._states[place.key] for place in places if place.key in self._states}
+        """stack [1, 2, 3, H, W]: the new slice, and the mean of all."""
         size = stack.shape[-2:]
         rows = [
             None if row == new else _moved(states[place.key], place.transform, (size[1], size[0]), to_full)
             for row, place in enumerate(places)
         ]
         found, maps = self._estimator.with_one_new(
-            stack[:, new], stack.mean(dim=1), positions, [row for row in rows if row is not None], new
+            stack[:, 0], stack[:, 1], positions, [row for row in rows if row is not None], new
         )
         states[places[new].key] = _SliceState(maps, places[new].transform)
         self._states = states
         return found
+
+
+def _new_and_mean(sweep: PreparedSweep, new: int) -> PreparedSweep:
+    """With all that is looked at of the images: the new one, and the mean of all [2, h, w, 3]."""
+    total: npt.NDArray[np.uint16] = cv2.add(sweep.images[0], sweep.images[1], dtype=cv2.CV_16U)
+    for image in sweep.images[2:]:
+        cv2.add(total, image, dst=total, dtype=cv2.CV_16U)
+    mean = total.astype(np.float32)
+    mean *= np.float32(1.0 / len(sweep.images))
+    return replace(sweep, images=np.stack([sweep.images[new].astype(np.float32), mean]))
 
 
 def with_one_new(
