@@ -47,7 +47,7 @@ bench: setup
 # An hour of slices: fails if memory grows or a slice is lost uncounted.
 SOAK_SECONDS ?= 3600
 soak: setup
-	@$(BIN)/hybriddepth bench --soak $(SOAK_SECONDS)
+	@$(BIN)/hybriddepth bench --soak $(SOAK_SECONDS) --docs docs
 
 # Everything that make made, environments included.
 clean:

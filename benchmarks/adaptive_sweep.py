@@ -5,7 +5,8 @@
 Closed loop: the first sweep is even over what the driver sweeps by default, the second is planned from its
 estimate, the third from the second's. Scenes lie somewhere within that, as a robot's do: the simulated desk
 seen from several places, and random scenes of random extent. `even over the scene` is what a person who knows
-the scene's nearest and farthest point would set by hand.
+the scene's nearest and farthest point would set by hand. The planner's constants were chosen on other
+scenes of these kinds (the desk of seeds 100 to 107, random scenes of `SceneBank(77)`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ NEAREST, FARTHEST = 1.0 / 0.33, 1.0 / 3.0  # 1/m, of the even sweep
 COUNTS = (3, 4, 5, 6, 7, 8, 9)
 BLUR_PX_PER_DIOPTER = 12.0  # of the simulated camera at its 640 px, here in a smaller picture
 EVEN, BY_HAND, SECOND, THIRD = "even", "even over the scene", "adaptive, 2nd sweep", "adaptive, 3rd sweep"
-MEASURES = ("AbsRel, every pixel", "AbsRel, published", "median sigma / depth", "coverage")
+MEASURES = ("AbsRel, every pixel", "AbsRel, even's pixels", "median sigma / depth", "coverage")
 CHARTED = (0, 2, 3)
 # Every pixel is scored, whatever the estimator would leave out; else fewer pixels would be better ones.
 EVERY_PIXEL = EstimatorOptions(
@@ -149,12 +150,16 @@ def planned(view: View, estimate: Estimate, count: int) -> tuple[float, ...]:
     return plan_foci(demand, candidate_foci(FARTHEST, NEAREST, blur), count, blur)
 
 
-def measured(view: View, estimate: Estimate) -> tuple[float, ...]:
-    """MEASURES, of the pixels whose true depth lies within the even sweep."""
+def measured(view: View, estimate: Estimate, even: Estimate) -> tuple[float, ...]:
+    """MEASURES, of the pixels whose true depth lies within the even sweep.
+
+    The second is of those of them that `even` would publish: the same pixels for every way to choose foci.
+    """
     within = view.within
+    of_even = within & np.isfinite(even.published_depth)
     return (
         depth_metrics(estimate.depth, view.depth, within)["abs_rel"],
-        depth_metrics(estimate.published_depth, view.depth, within)["abs_rel"],
+        depth_metrics(estimate.depth, view.depth, of_even)["abs_rel"] if of_even.any() else np.nan,
         float(np.nanmedian((estimate.sigma / estimate.depth)[within])),
         float(np.isfinite(estimate.published_depth[within]).mean()),
     )
@@ -164,12 +169,12 @@ def run(view: View, estimator: DepthEstimator, count: int) -> dict[str, tuple[fl
     """The measures of each way to choose so many foci."""
     truth = 1.0 / view.depth[np.isfinite(view.depth)]
     by_hand = np.linspace(*np.clip((truth.min(), truth.max()), FARTHEST, NEAREST), count)
-    results = {BY_HAND: measured(view, estimate_of(estimator, view, by_hand.tolist()))}
-    foci: Sequence[float] = np.linspace(FARTHEST, NEAREST, count).tolist()
-    for name in (EVEN, SECOND, THIRD):
-        estimate = estimate_of(estimator, view, foci)
-        results[name] = measured(view, estimate)
-        foci = planned(view, estimate, count)
+    even = estimate = estimate_of(estimator, view, np.linspace(FARTHEST, NEAREST, count).tolist())
+    results = {EVEN: measured(view, even, even)}
+    for name in (SECOND, THIRD):
+        estimate = estimate_of(estimator, view, planned(view, estimate, count))
+        results[name] = measured(view, estimate, even)
+    results[BY_HAND] = measured(view, estimate_of(estimator, view, by_hand.tolist()), even)
     return results
 
 
@@ -193,27 +198,31 @@ def table_of(rows: Sequence[list[dict[str, tuple[float, ...]]]]) -> Table:
 
 
 def print_table(model: str, table: Table) -> None:
-    """Means over the scenes, and in how many of them the second sweep's AbsRel beats the even one's."""
+    """Means over the scenes; of the second sweep's AbsRel over the even one's the geometric mean, and in how
+    many scenes it is below 1.
+    """
     names = (EVEN, BY_HAND, SECOND, THIRD)
     print(f"\n{model}, {table[EVEN].shape[1]} scenes; {' / '.join(MEASURES)}\n")
-    print(f"| slices | {' | '.join(names)} | better scenes |")
-    print("|---|" + "---|" * (len(names) + 1))
+    print(f"| slices | {' | '.join(names)} | 2nd / even | better scenes |")
+    print("|---|" + "---|" * (len(names) + 2))
     for row, count in enumerate(COUNTS):
         cells = []
         for name in names:
-            every, published, sigma, coverage = table[name][row].mean(axis=0)
-            cells.append(f"{every:.3f} / {published:.3f} / {sigma:.3f} / {100.0 * coverage:.0f} %")
-        better = int((table[SECOND][row, :, 0] < table[EVEN][row, :, 0]).sum())
-        print(f"| {count} | {' | '.join(cells)} | {better} |")
+            every, same, sigma, coverage = np.nanmean(table[name][row], axis=0)
+            cells.append(f"{every:.3f} / {same:.3f} / {sigma:.3f} / {100.0 * coverage:.0f} %")
+        ratio = table[SECOND][row, :, 0] / table[EVEN][row, :, 0]
+        cells.append(f"{np.exp(np.log(ratio).mean()):.2f}")
+        cells.append(str(int((ratio < 1.0).sum())))
+        print(f"| {count} | {' | '.join(cells)} |")
 
 
 def draw(tables: dict[str, Table], file: Path) -> None:
-    figure, axes = chart_figure(len(CHARTED) * len(tables), 2.7, 2.9)
+    figure, axes = chart_figure(len(CHARTED) * len(tables), 2.9, 2.9)
     for column, axis in enumerate(axes):
         model, measure = list(tables)[column // len(CHARTED)], CHARTED[column % len(CHARTED)]
         highest = 0.0
         for colour, name in zip(COLOURS, (EVEN, BY_HAND, SECOND, THIRD), strict=False):
-            values = tables[model][name][:, :, measure].mean(axis=1)
+            values = np.nanmean(tables[model][name][:, :, measure], axis=1)
             highest = max(highest, float(values.max()))
             axis.plot(COUNTS, values, color=colour, marker="o", markersize=3, linewidth=1.3, label=name)
         axis.set_title(model, fontsize=9)
@@ -226,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=6, help="of the desk, and as many random ones")
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), help="height and width [px]")
-    parser.add_argument("--models", nargs="+", default=["classical", "sweepnet"])
+    parser.add_argument("--models", nargs="+", default=["sweepnet", "classical"])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--chart", type=Path, help="PNG file to draw")
     options = parser.parse_args()

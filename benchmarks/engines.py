@@ -29,7 +29,7 @@ from hybriddepth_ros.bench.networks import made_inputs
 from hybriddepth_ros.bench.rows import processor
 from hybriddepth_ros.bench.scenes import endless, lens_of, made_slices
 from hybriddepth_ros.errors import ModelError
-from hybriddepth_ros.models import AlignedStack, HybridDepth, SlicePlace, for_inference
+from hybriddepth_ros.models import AlignedStack, HybridDepth, RollingStack, SlicePlace, for_inference
 from hybriddepth_ros.models.engine_choice import engines_on
 from hybriddepth_ros.models.engines import require_engine
 from hybriddepth_ros.models.sweepnet_estimator import SweepNetEstimator
@@ -131,8 +131,18 @@ class Updates:
         for key, image in zip(self._keys, self._stack.images, strict=True):
             moved = np.eye(3)
             moved[:2, 2] = self._step_px * (key - self._newest)
-            places.append(SlicePlace(key, image, moved, still=self._step_px == 0.0))
-        return self._rolling(self._stack, places)
+            places.append(SlicePlace(key, image, moved, abs(moved[:2, 2]).max()))
+        stack = self._stack
+        return self._rolling(
+            RollingStack(
+                places,
+                stack.covered,
+                stack.focus_diopters,
+                stack.blur_px_per_diopter,
+                stack.reference,
+                lambda: stack,
+            )
+        )
 
 
 def hybriddepth_calls(device: str, engine: str) -> Calls:

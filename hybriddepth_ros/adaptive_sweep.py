@@ -1,50 +1,39 @@
 """Where to focus next, given where the scene is and how well each distance is known. Needs no ROS.
 
-A surface at inverse depth D shows in a slice focused at f with the blur c = k |D - f| [px], k the lens's blur
-per diopter, and in band b its focus energy is a e_b(c), where e_b(c) is the share of what it is in focus
-(`energy_response`) and the texture's strength a is unknown. Depth from focus fits the logarithms
-L_b = log(a e_b(c) + 2), in units of the noise. Real textures stray from that curve by LOG_ENERGY_SIGMA, alike
-in slices whose blur is alike: their strays are taken to be correlated by
-
-    R_ff' = (1 - n) exp(-(k (f - f') / ALIKE_PX)^2 / 2), R_ff = 1, n the share that is noise of the image.
-
-With the slopes g_b = dL_b/dD and r_b = dL_b/d(log a) in the slices F and the bands' weights w_b, the Fisher
-information about D that is left when a is unknown is
-
-    I(D; F) = sum over b of w_b / LOG_ENERGY_SIGMA^2 (g_b' R^-1 g_b - (g_b' R^-1 r_b)^2 / (r_b' R^-1 r_b))
-
-[1/D^2], at a = SIGNAL_OVER_NOISE. A slice in focus has g = 0, one that is blurred into the noise g = r = 0.
-Slices a few pixels of blur away count, most where there is one on each side, as g then differs in sign, and
-two at nearly one focus count as one. The foci are those for which the expected variance over the scene, sum
-over bins of weight / (I0 + I), is least; I0 is what is known without a slice.
+A demand says where: pixels by their inverse depth, each with the weight of its sigma. The next foci span it,
+from SPANNED_SHARE of the weight a little outwards, and lie in it at the density (weight per diopter)^DRAW:
+even for DRAW = 0, and at 1 with the same weight between any two. Were an estimate's variance to fall with the
+square of the spacing about it, then the scene's expected variance, the sum of weight x spacing^2, would be
+least at DRAW = 1 / 3 (as the levels of a quantiser: Panter and Dite 1951). What slices tell grows less than
+that where they lie close, as textures stray from what is expected alike in slices whose blur is alike: DRAW
+is smaller, and was chosen by trial (docs/sweep.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.errors import ParameterError
-from hybriddepth_ros.models.focus_fit import BAND_WEIGHTS, IN_FOCUS_BLUR_PX, LOG_ENERGY_SIGMA
-from hybriddepth_ros.models.focus_response import BLUR_STEP_PX, energy_response
 
 Floats = npt.NDArray[np.floating[Any]]
 
 DEMAND_BINS = 64
 MOST_DEMAND_BINS = 4096  # that a message may bring
 MOST_PIXELS = 20_000  # of an estimate that are looked at
-SIGNAL_OVER_NOISE = 30.0  # of focus energy in a textured pixel
-ALIKE_PX = 3.0  # of blur between slices, about which textures stray from the curve alike
-NOISE_SHARE = 0.1  # of the strays' variance, that no two slices share
 SIGMA_CLASSES = 8  # by which the histogram is smeared
 HIGHEST_NEED = 4.0  # times the median: no pixel counts more, as what has no texture stays uncertain
-SCENE_SHARE = 0.98  # of the weight, that the foci lie about
-MOST_ROUNDS = 8  # of moving each slice to where it is worth most
+SPANNED_SHARE = 0.994  # of the weight: of less the near end, which is estimated too far, is left out
+MARGIN_PX = 1.0  # of blur, by which the foci reach farther than that share
+LEAST_EXTENT_PX = 6.0  # of blur from the first focus to the last, about a mere wall; 4 to 8 are as good
+DRAW = 0.2  # how much the weight draws slices together, 0 to 1
+SMOOTHING = 0.35  # of the even spacing: the weight's structure finer than that does not matter
+FLOOR = 1e-3  # of the mean weight: what counts where there is none
+DENSITY_STEPS = 200
 CANDIDATES_PER_BLUR_PX = 2.0
 FEWEST_CANDIDATES, MOST_CANDIDATES = 33, 129
 
@@ -107,53 +96,6 @@ def _smeared(counts: Floats, centres: Floats, sigma: float) -> Floats:
     return spread
 
 
-def information(diopters: Floats, focus_diopters: Floats, blur_px_per_diopter: float) -> Floats:
-    """I(D; F) [B] 1/D^2 of the module's text: for D = diopters [B] and the slices' foci F [S], 1/m."""
-    slopes, strengths = _slopes(diopters, focus_diopters, blur_px_per_diopter)  # [S, B, BANDS] both
-    inverse = np.linalg.inv(_correlation(focus_diopters, focus_diopters, blur_px_per_diopter))
-    gg, gr, rr = (
-        np.einsum("sbk,st,tbk->bk", one, inverse, other)
-        for one, other in ((slopes, slopes), (slopes, strengths), (strengths, strengths))
-    )
-    return _left(gg, gr, rr).sum(axis=1)
-
-
-def _left(gg: Floats, gr: Floats, rr: Floats) -> Floats:
-    """What is known of D when the strength is not; nothing where no slice shows the texture."""
-    left: Floats = np.maximum(gg - gr * gr / np.maximum(rr, 1e-12), 0.0)
-    return left
-
-
-def _slopes(diopters: Floats, focus_diopters: Floats, blur_px_per_diopter: float) -> tuple[Floats, Floats]:
-    """sqrt(w_b) / LOG_ENERGY_SIGMA times g_b [1/D] and times r_b, both [S, B, BANDS]."""
-    blur, slope, strength = _response_slopes()
-    defocus = diopters[None, :] - focus_diopters[:, None]
-    signed = np.sign(defocus) * blur_px_per_diopter
-    at = np.abs(defocus) * blur_px_per_diopter
-    return (
-        np.stack([signed * np.interp(at, blur, band) for band in slope.T], axis=-1),
-        np.stack([np.interp(at, blur, band) for band in strength.T], axis=-1),
-    )
-
-
-@cache
-def _response_slopes() -> tuple[Floats, Floats, Floats]:
-    """(blur [C] px, weighted dL/dc [C, BANDS] 1/px, weighted dL/d(log a) [C, BANDS])."""
-    blur, energy = energy_response(IN_FOCUS_BLUR_PX)
-    scale = np.sqrt(BAND_WEIGHTS) / LOG_ENERGY_SIGMA
-    signal = SIGNAL_OVER_NOISE * energy
-    slope = np.gradient(np.log(signal + 2.0), BLUR_STEP_PX, axis=0)
-    slope[0] = slope[-1] = 0.0  # symmetric about focus; nothing is left beyond the last
-    return blur, scale * slope, scale * signal / (signal + 2.0)
-
-
-def _correlation(one: Floats, other: Floats, blur_px_per_diopter: float) -> Floats:
-    """R [S, T] of slices at the foci `one` [S] with those at `other` [T]; equal foci are the same slice."""
-    apart = one[:, None] - other[None, :]
-    alike = (1.0 - NOISE_SHARE) * np.exp(-0.5 * (apart * blur_px_per_diopter / ALIKE_PX) ** 2)
-    return np.where(apart == 0.0, 1.0, alike)
-
-
 def candidate_foci(low: float, high: float, blur_px_per_diopter: float) -> tuple[float, ...]:
     """Foci [1/m] to choose from, even over what the lens reaches, finer than its depth of field."""
     wanted = (high - low) * blur_px_per_diopter * CANDIDATES_PER_BLUR_PX
@@ -164,75 +106,49 @@ def candidate_foci(low: float, high: float, blur_px_per_diopter: float) -> tuple
 def plan_foci(
     demand: FocusDemand, candidates: Sequence[float], count: int, blur_px_per_diopter: float
 ) -> tuple[float, ...]:
-    """`count` of the candidate foci [1/m], distinct and rising, of the least expected sigma of the scene.
+    """`count` of the candidate foci [1/m], distinct and rising, that span the demand (the module's text).
 
-    Candidates must rise. The first and the last of them that are chosen lie about SCENE_SHARE of the weight
-    where the candidates reach so far. Greedy, then each slice in turn moves to where it is worth most.
+    Candidates must rise. What of the demand lies beyond them is looked at from their end.
     """
     foci = np.asarray(candidates, np.float64)
     if not 2 <= count <= len(foci):
         raise ParameterError(f"count: expected 2 to {len(foci)} slices, as there are candidates, got {count}")
-    search = _Search(demand, foci, blur_px_per_diopter)
-    chosen = [search.first, search.last]
-    while len(chosen) < count:
-        chosen.append(search.best_beside(chosen))
-    for _ in range(MOST_ROUNDS):
-        before = sorted(chosen)
-        for place in range(count):
-            others = chosen[:place] + chosen[place + 1 :]
-            chosen[place] = search.best_beside(others, chosen[place])
-        if sorted(chosen) == before:
-            break
-    return tuple(float(foci[index]) for index in sorted(chosen))
+    far, near = _span(demand, float(foci[0]), float(foci[-1]), blur_px_per_diopter)
+    return tuple(float(focus) for focus in foci[_nearest_distinct(foci, _drawn(demand, far, near, count))])
 
 
-class _Search:
-    """What each candidate adds to slices that are there: I(D; F) by the inverse of a bordered matrix."""
-
-    def __init__(self, demand: FocusDemand, foci: Floats, blur_px_per_diopter: float) -> None:
-        self._weight = demand.weight / demand.weight.sum()
-        self._slopes, self._strengths = _slopes(demand.diopters, foci, blur_px_per_diopter)  # [C, B, BANDS]
-        self._alike = _correlation(foci, foci, blur_px_per_diopter)  # [C, C]
-        # Without a slice a surface is known to lie somewhere within reach.
-        self._known_before = 12.0 / (foci[-1] - foci[0]) ** 2
-        far, near = _middle_of(demand)
-        self.first = max(int(np.searchsorted(foci, far, side="right")) - 1, 0)
-        self.last = min(int(np.searchsorted(foci, near, side="left")), len(foci) - 1)
-        if self.first == self.last:  # the scene is one candidate, or beyond them all
-            self.first, self.last = max(self.first - 1, 0), min(self.last + 1, len(foci) - 1)
-
-    def best_beside(self, others: Sequence[int], at_present: int | None = None) -> int:
-        """The candidate that is worth most beside these; `at_present` unless another is better."""
-        chosen = list(others)
-        cost = (self._weight / (self._known_before + self._informed(chosen))).sum(axis=1)
-        cost[chosen] = np.inf
-        if min(chosen) > self.first:
-            cost[self.first + 1 :] = np.inf
-        if max(chosen) < self.last:
-            cost[: self.last] = np.inf
-        best = int(cost.argmin())
-        if at_present is not None and cost[at_present] <= cost[best] * (1.0 + 1e-9):
-            return at_present
-        return best
-
-    def _informed(self, chosen: list[int]) -> Floats:
-        """I(D; F) [C, B] with each candidate beside the chosen."""
-        inverse = np.linalg.inv(self._alike[np.ix_(chosen, chosen)])
-        told = self._alike[:, chosen] @ inverse  # [C, S]: how much of a candidate these tell already
-        new = np.maximum(1.0 - (told * self._alike[:, chosen]).sum(axis=1), NOISE_SHARE)[:, None]
-        count = len(self._alike)
-        slopes, strengths = self._slopes.reshape(count, -1), self._strengths.reshape(count, -1)
-        g, r = slopes[chosen], strengths[chosen]  # [S, B * BANDS]
-        g_rest, r_rest = slopes - told @ g, strengths - told @ r  # [C, B * BANDS]
-        gg = (g * (inverse @ g)).sum(axis=0) + g_rest * g_rest / new
-        gr = (g * (inverse @ r)).sum(axis=0) + g_rest * r_rest / new
-        rr = (r * (inverse @ r)).sum(axis=0) + r_rest * r_rest / new
-        return np.asarray(_left(gg, gr, rr).reshape(self._slopes.shape).sum(axis=2))
+def _span(demand: FocusDemand, first: float, last: float, blur_px_per_diopter: float) -> tuple[float, float]:
+    """(far, near) [1/m] between which the foci are to lie, both within first to last."""
+    share = (np.cumsum(demand.weight) - 0.5 * demand.weight) / demand.weight.sum()
+    outside = 0.5 * (1.0 - SPANNED_SHARE)
+    ends = np.interp((outside, 1.0 - outside), share, demand.diopters)
+    least = min(LEAST_EXTENT_PX / blur_px_per_diopter, last - first)
+    margin = max(MARGIN_PX / blur_px_per_diopter, 0.5 * (least - float(ends[1] - ends[0])))
+    return (
+        float(np.clip(ends[0] - margin, first, last - least)),
+        float(np.clip(ends[1] + margin, first + least, last)),
+    )
 
 
-def _middle_of(demand: FocusDemand) -> tuple[float, float]:
-    """(far, near) [1/m]: the ends of the bins between which SCENE_SHARE of the weight lies."""
-    share = np.cumsum(demand.weight) / demand.weight.sum()
-    outside = 0.5 * (1.0 - SCENE_SHARE)
-    far, near = np.searchsorted(share, (outside, 1.0 - outside))
-    return float(demand.diopters[far]), float(demand.diopters[min(int(near), len(share) - 1)])
+def _drawn(demand: FocusDemand, far: float, near: float, count: int) -> Floats:
+    """`count` foci from far to near [1/m], denser where the demand is."""
+    edges = np.linspace(far, near, DENSITY_STEPS + 1)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    reach = SMOOTHING * (near - far) / (count - 1)
+    kernel = np.exp(-0.5 * ((centres[:, None] - demand.diopters[None, :]) / reach) ** 2)
+    weight = kernel @ (demand.weight / demand.weight.max())
+    density = (weight + FLOOR * max(float(weight.mean()), FLOOR)) ** DRAW
+    passed = np.concatenate([[0.0], np.cumsum(density)])
+    return np.interp(np.linspace(0.0, passed[-1], count), passed, edges)
+
+
+def _nearest_distinct(foci: Floats, wanted: Floats) -> npt.NDArray[np.intp]:
+    """Which of the rising `foci` [C] lie next to the rising `wanted` [S]; where these would share one, the
+    next ones to both sides.
+    """
+    count = len(wanted)
+    middles = 0.5 * (foci[1:] + foci[:-1])
+    moved = np.searchsorted(middles, wanted) - np.arange(count)  # may not fall from one to the next
+    up, down = np.maximum.accumulate(moved), np.minimum.accumulate(moved[::-1])[::-1]
+    chosen: npt.NDArray[np.intp] = np.clip((up + down + 1) // 2, 0, len(foci) - count) + np.arange(count)
+    return chosen

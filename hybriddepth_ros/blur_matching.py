@@ -21,16 +21,8 @@ def match_blur(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     Blur of a symmetric lens does not move structure, but the difference of two unequal blurs looks like
     motion noise.
     """
-    levels = [_blur_levels(first), _blur_levels(second)]
-    energies = [[_log_gradient_energy(image) for image in images] for images in levels]
-    return (
-        _at_energy(levels[0], energies[0], energies[1][0]),
-        _at_energy(levels[1], energies[1], energies[0][0]),
-    )
-
-
-def _blur_levels(image: Floats) -> list[Floats]:
-    return [image, *(box_twice(image, width) for width in BLUR_BOXES_PX[1:])]
+    energies = [_log_gradient_energy(image) for image in (first, second)]
+    return _at_energy(first, *energies), _at_energy(second, *reversed(energies))
 
 
 def box_twice(image: Floats, width: int) -> Floats:
@@ -47,13 +39,16 @@ def _log_gradient_energy(image: Floats) -> Floats:
     return np.log(cv2.blur(energy, (3, 3)) + 1e-9)
 
 
-def _at_energy(levels: list[Floats], energies: list[Floats], target: Floats) -> Floats:
+def _at_energy(image: Floats, energy: Floats, target: Floats) -> Floats:
     """Per pixel, between the two blur levels whose energies (falling) enclose the target."""
-    result = levels[0]
-    for sharper, blurrier, upper, lower in zip(levels, levels[1:], energies, energies[1:], strict=False):
-        share = np.clip((upper - target) / np.maximum(upper - lower, 1e-6), 0.0, 1.0)
-        if share.max() <= 0.0:
+    result = sharper = image
+    for width in BLUR_BOXES_PX[1:]:
+        if (energy <= target).all():
             break
-        full_share = cv2.resize(share, sharper.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        blurrier = box_twice(image, width)
+        lower = _log_gradient_energy(blurrier)
+        share = np.clip((energy - target) / np.maximum(energy - lower, 1e-6), 0.0, 1.0)
+        full_share = cv2.resize(share, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         result = result + full_share * (blurrier - sharper)
+        sharper, energy = blurrier, lower
     return result

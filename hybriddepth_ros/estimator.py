@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -21,6 +23,7 @@ from hybriddepth_ros.models import (
     AlignedStack,
     FocusEstimate,
     RollingModel,
+    RollingStack,
     SlicePlace,
     load_model,
     load_prior,
@@ -31,6 +34,9 @@ from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.rectification import is_distorted, rectified, warp_rectifying
 from hybriddepth_ros.registration import MIN_TEXTURED_TILES, Registration, register
+from hybriddepth_ros.warping import corners_of
+
+Floats = npt.NDArray[np.float32]
 
 MIN_SLICES = 2
 LARGEST_SIGMA_DIOPTERS = 10.0  # no limit lets more through: that is no measurement at all
@@ -90,21 +96,28 @@ class EstimatorOptions:
 class DepthEstimate:
     """Depth in the (rectified) frame of the reference slice.
 
-    depth, sigma [H, W] float32 m along Z, NaN = no estimate; all_in_focus [H, W, 3] uint8 RGB in the same
-    frame; camera: rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration:
-    how each slice was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per
-    stage; removed: pixels that each option's limit made no estimate, where one may be beyond several.
+    depth, sigma [H, W] float32 m along Z, NaN = no estimate; make_all_in_focus: see `all_in_focus`; camera:
+    rectified intrinsics of that frame, or None; stamp_ns of the reference slice; registration: how each slice
+    was aligned; blur_px_per_diopter: the lens's, as known or as found; timings_ms: time per stage; removed:
+    pixels that each option's limit made no estimate, where one may be beyond several.
     """
 
     depth: npt.NDArray[np.float32]
     sigma: npt.NDArray[np.float32]
-    all_in_focus: ImageRGB
+    make_all_in_focus: Callable[[], ImageRGB]
     registration: Registration
     camera: CameraIntrinsics | None = None
     stamp_ns: int = 0
     blur_px_per_diopter: float = 0.0
     timings_ms: dict[str, float] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def all_in_focus(self) -> ImageRGB:
+        """[H, W, 3] uint8 RGB in the frame of the depth. It takes milliseconds when it is first asked for:
+        whoever wants depth alone need not wait for it.
+        """
+        return self.make_all_in_focus()
 
 
 class DepthEstimator:
@@ -160,7 +173,9 @@ class DepthEstimator:
         clock.lap("warp")
         focus = self._model(aligned)
         clock.lap(self.model_name)
-        return self.finish(focus, aligned, registration, stack.slices[reference], stack.camera, clock)
+        return self.finish(
+            focus, aligned, lambda: aligned, registration, stack.slices[reference], stack.camera, clock
+        )
 
     def warm_up(self, width: int = 640, height: int = 480, slices: int = 5, *, rolling: bool = False) -> None:
         """Estimate a made-up stack, so that engine, libraries, threads and memory are ready for the first
@@ -178,18 +193,19 @@ class DepthEstimator:
         )
         lens = ThinLens(focal_length_mm=4.0, f_number=2.0, pixel_pitch_um=4.0)
         with suppress(RegistrationError):
-            self(FocalStack(stack, lens=lens, name="warm-up"))
+            _ = self(FocalStack(stack, lens=lens, name="warm-up")).all_in_focus
         if rolling:
-            model, still = self.rolling_model(), np.eye(3)
             images = np.stack([one.image for one in stack])
-            covered = np.ones(images.shape[:3], np.bool_)
-            aligned = AlignedStack(images, covered, foci.astype(np.float32), blur_px_per_diopter(lens))
+            covered, focus = np.ones(images.shape[:3], np.bool_), foci.astype(np.float32)
+            blur = blur_px_per_diopter(lens)
+            aligned = AlignedStack(images, covered, focus, blur)
+            model = self.rolling_model()
             for first in (0, 1):  # all are new, then one
                 keys = range(first, first + slices)
-                model(
-                    aligned,
-                    [SlicePlace(key, image, still, True) for key, image in zip(keys, images, strict=True)],
-                )
+                places = [
+                    SlicePlace(key, image, np.eye(3), 0.0) for key, image in zip(keys, images, strict=True)
+                ]
+                model(RollingStack(places, covered, focus, blur, 0, lambda: aligned))
 
     def rolling_model(self) -> RollingModel:
         """The model as it takes one new slice at a time; knows nothing of any slice yet."""
@@ -198,22 +214,28 @@ class DepthEstimator:
     def finish(
         self,
         focus: FocusEstimate,
-        aligned: AlignedStack,
+        stack: AlignedStack | RollingStack,
+        aligned: Callable[[], AlignedStack],
         registration: Registration,
         reference: FocalSlice,
         camera: CameraIntrinsics | None,
         clock: Stopwatch,
+        relative: Callable[[Callable[[], Floats]], Floats] = lambda ask: ask(),
     ) -> DepthEstimate:
-        """From what the model found to metres; camera: intrinsics of slices without their own."""
+        """From what the model found to metres; aligned: the stack's images, for the all-in-focus image;
+        camera: intrinsics of slices without their own; relative: what the prior says of this frame [H, W],
+        where it need not be asked.
+        """
         options = self.options
-        focus = doubted(focus, aligned, registration, options.max_residual * aligned.images.shape[2])
-        sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
-        clock.lap("all_in_focus")
+        focus = doubted(focus, stack, registration, options.max_residual * stack.covered.shape[2])
+        clock.lap("doubt")
         if self._prior is not None:
-            relative = self._prior(sharp)
+            ask, before = self._prior, focus
+            inverse_depth = relative(
+                lambda: ask(all_in_focus(aligned(), before.diopters, before.blur_px_per_diopter))
+            )
             clock.lap("prior")
-            focus = with_prior(focus, relative)
-            sharp = all_in_focus(aligned, focus.diopters, focus.blur_px_per_diopter)
+            focus = with_prior(focus, inverse_depth)
             clock.lap("fusion")
         depth, sigma, removed = to_metres(focus, options)
         clock.lap("to_metres")
@@ -222,7 +244,7 @@ class DepthEstimator:
         return DepthEstimate(
             depth,
             sigma,
-            sharp,
+            lambda: all_in_focus(aligned(), focus.diopters, focus.blur_px_per_diopter),
             registration,
             camera=replace(camera, distortion=()) if camera else None,
             stamp_ns=reference.stamp_ns,
@@ -328,11 +350,6 @@ def align(stack: FocalStack, registration: Registration) -> AlignedStack:
     return AlignedStack(images, covered, stack.focus_diopters[order], lens_blur, reference)
 
 
-def corners_of(width: int, height: int) -> npt.NDArray[np.float64]:
-    """[1, 4, 2] px of an image, round it."""
-    return np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]], np.float64)
-
-
 def inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.bool_]:
     """Which pixels of the reference [H, W] fall into the slice."""
     back = cv2.perspectiveTransform(corners_of(width, height), np.linalg.inv(transform))
@@ -342,7 +359,10 @@ def inside(transform: npt.NDArray[np.float64], width: int, height: int) -> npt.N
 
 
 def doubted(
-    focus: FocusEstimate, aligned: AlignedStack, registration: Registration, max_residual_px: float
+    focus: FocusEstimate,
+    stack: AlignedStack | RollingStack,
+    registration: Registration,
+    max_residual_px: float,
 ) -> FocusEstimate:
     """The model's estimate, with a larger sigma where the slices do not lie over each other.
 
@@ -357,9 +377,9 @@ def doubted(
     tiles = np.median(excess, axis=0) / focus.blur_px_per_diopter**2
     variance = cv2.resize(tiles.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     sigma = np.sqrt(cv2.accumulateSquare(focus.sigma_diopters, variance))
-    if not aligned.covered.all():
-        seen = np.add.reduce(aligned.covered, axis=0, dtype=np.int32) >= MIN_SLICES
-        seen &= aligned.covered[aligned.reference]
+    if not stack.covered.all():
+        seen = np.add.reduce(stack.covered, axis=0, dtype=np.uint8) >= MIN_SLICES
+        seen &= stack.covered[stack.reference]
         np.copyto(sigma, np.float32(np.inf), where=~seen)
     return replace(focus, sigma_diopters=sigma)
 

@@ -11,26 +11,24 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from hybriddepth_ros.estimator import (
     DepthEstimate,
     DepthEstimator,
+    Floats,
     Stopwatch,
-    corners_of,
     inside,
 )
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice
-from hybriddepth_ros.image_files import ImageRGB
-from hybriddepth_ros.models import AlignedStack, FocusEstimate, SlicePlace
+from hybriddepth_ros.models import AlignedStack, FocusEstimate, RollingStack, SlicePlace
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
-from hybriddepth_ros.registration import (
-    Float64,
-    Registration,
-)
+from hybriddepth_ros.registration import Registration
 from hybriddepth_ros.slice_windows import RollingOptions, RollingWindows, SliceWindow
+from hybriddepth_ros.warping import largest_step_px, move_image
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved
-ROUGHLY_PX = 0.25  # nor one this near where no fine structure is read: focus is measured on a grid of 4 px
+ROUGHLY_PX = 0.25  # nor one this near where nothing fine is read
 
 
 class RollingEstimator:
@@ -47,6 +45,8 @@ class RollingEstimator:
         on_drop: Callable[[str, int], None] = lambda cause, slices: None,
     ) -> None:
         self._estimator, self._model = estimator, estimator.rolling_model()
+        self._prior_of = -1  # key of the slice in whose frame the prior was asked last, and what it said
+        self._prior_said = np.empty((0, 0), np.float32)
         self.windows = RollingWindows(lambda: estimator.options, options, on_drop)
 
     def __call__(
@@ -65,34 +65,45 @@ class RollingEstimator:
     def estimate(self, window: SliceWindow) -> DepthEstimate:
         """The estimate in the frame of the window's newest slice."""
         clock = Stopwatch(window.timings_ms)
-        aligned, places = _aligned(window, rough=not self._model.reads_all_images)
-        clock.lap("warp")
-        focus: FocusEstimate = self._model(aligned, places)
+        stack = _stack(window, rough=not self._model.reads_aligned)
+        clock.lap("overlap")
+        focus: FocusEstimate = self._model(stack)
         clock.lap(self._estimator.model_name)
         newest = window.newest
         return self._estimator.finish(
-            focus, aligned, _registration(window), newest.slice, newest.camera, clock
+            focus,
+            stack,
+            lambda: stack.aligned,
+            _registration(window),
+            newest.slice,
+            newest.camera,
+            clock,
+            lambda ask: self._relative(window, ask),
         )
+
+    def _relative(self, window: SliceWindow, ask: Callable[[], Floats]) -> Floats:
+        """What the prior says: asked once a sweep, as it takes its time, and moved with its slice since."""
+        asked = next((kept for kept in window.slices if kept.key == self._prior_of), None)
+        if asked is None:
+            self._prior_of, self._prior_said = window.newest.key, ask()
+            return self._prior_said
+        return move_image(self._prior_said, asked.transform, cv2.INTER_LINEAR, ROUGHLY_PX)
 
 
 # What the estimator takes.
 
 
-def _aligned(window: SliceWindow, rough: bool) -> tuple[AlignedStack, list[SlicePlace]]:
+def _stack(window: SliceWindow, rough: bool) -> RollingStack:
     order = sorted(window.slices, key=lambda kept: kept.focus_diopters)
     height, width = window.newest.image.shape[:2]
-    images = np.empty((len(order), height, width, 3), np.uint8)
     covered = np.empty((len(order), height, width), np.bool_)
-    flags = (cv2.INTER_LINEAR if rough else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP
-    within_px = ROUGHLY_PX if rough else STILL_PX
     places = []
     for row, kept in enumerate(order):
-        still = _largest_step_px(kept.transform, width, height) < within_px
-        places.append(SlicePlace(kept.key, kept.image, kept.transform, still))
-        if still:
-            images[row], covered[row] = kept.image, kept.covered
+        step_px = largest_step_px(kept.transform, width, height)
+        places.append(SlicePlace(kept.key, kept.image, kept.transform, step_px))
+        if step_px < STILL_PX:
+            covered[row] = kept.covered
             continue
-        _warp(kept.image, kept.transform, images[row], flags, within_px)
         covered[row] = inside(kept.transform, width, height)
         if not kept.covered.all():
             seen = cv2.warpPerspective(
@@ -104,7 +115,24 @@ def _aligned(window: SliceWindow, rough: bool) -> tuple[AlignedStack, list[Slice
             covered[row] &= seen.view(np.bool_)
     focus = np.array([kept.focus_diopters for kept in order], np.float32)
     blur = blur_px_per_diopter(window.lens) if window.lens else None
-    return AlignedStack(images, covered, focus, blur, order.index(window.newest)), places
+    reference = order.index(window.newest)
+
+    def aligned() -> AlignedStack:
+        return AlignedStack(_moved(places, rough), covered, focus, blur, reference)
+
+    return RollingStack(places, covered, focus, blur, reference, aligned)
+
+
+def _moved(places: list[SlicePlace], rough: bool) -> npt.NDArray[np.uint8]:
+    images = np.empty((len(places), *places[0].image.shape), np.uint8)
+    within_px = ROUGHLY_PX if rough else STILL_PX
+    for place, image in zip(places, images, strict=True):
+        if place.largest_step_px < within_px:
+            image[:] = place.image
+        else:
+            interpolation = cv2.INTER_LINEAR if rough else cv2.INTER_CUBIC
+            move_image(place.image, place.transform, interpolation, within_px, image)
+    return images
 
 
 def _registration(window: SliceWindow) -> Registration:
@@ -120,20 +148,3 @@ def _registration(window: SliceWindow) -> Registration:
         tile_residual_px=np.stack([np.broadcast_to(each.tile_residual_px, shape) for each in kept]),
         breathing_per_diopter=window.breathing_per_diopter,
     )
-
-
-def _warp(image: ImageRGB, transform: Float64, out: ImageRGB, flags: int, within_px: float) -> None:
-    """As warpPerspective; where the perspective moves nothing by within_px, by the faster warpAffine."""
-    height, width = image.shape[:2]
-    affine = transform.copy()
-    affine[2, :2] = 0.0
-    border = cv2.BORDER_REFLECT_101
-    if _largest_step_px(np.linalg.inv(affine) @ transform, width, height) < within_px:
-        cv2.warpAffine(image, affine[:2], (width, height), dst=out, flags=flags, borderMode=border)
-    else:
-        cv2.warpPerspective(image, transform, (width, height), dst=out, flags=flags, borderMode=border)
-
-
-def _largest_step_px(transform: Float64, width: int, height: int) -> float:
-    corners = corners_of(width, height)
-    return float(np.abs(cv2.perspectiveTransform(corners, transform) - corners).max())

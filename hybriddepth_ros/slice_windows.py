@@ -134,7 +134,9 @@ class RollingWindows:
     def reset(self) -> None:
         """Forget every slice."""
         self._kept: list[KeptSlice] = []  # in the order of exposure
-        self._whole = False  # whether a whole sweep has come since
+        self._whole = False  # whether a sweep is over since
+        self._foci: list[float] = []  # [1/m], each once, of the slices until then
+        self._taken = 0  # of these slices
         self._failures = 0
         self._steps: deque[tuple[float, float]] = deque(maxlen=MOST_SLICES)  # of focus [1/m], of scale
         self._shift_px = np.zeros(2)  # of the image's middle, from slice to slice
@@ -151,28 +153,38 @@ class RollingWindows:
         camera: CameraIntrinsics | None = None,
         lens: ThinLens | None = None,
     ) -> SliceWindow | None:
-        """The window that ends with `new`; None until a whole sweep has come, and where `new` cannot be used.
+        """The window that ends with `new`; None until a sweep is over, and where `new` cannot be used.
 
-        slice_count: of a sweep, 0 = unknown: then as many as come before a focus comes again. camera:
-        intrinsics of slices without their own; lens: thin-lens equivalent, or None.
+        slice_count: of a sweep, 0 = unknown: then as many as come before a focus comes again. A sweep is over
+        when so many foci came, be the first of them too old by then; or, if some never come, after the slices
+        of two. camera: intrinsics of slices without their own; lens: thin-lens equivalent, or None.
         """
         clock, options = Stopwatch(), self._options()
         if not self._admit(new):
             return None
         added = self._prepared(new, new.camera or camera, options)
         clock.lap("prepare")
-        again = any(_same_focus(kept, added) for kept in self._kept)
         if not self._place(added, options):
             return None
         self._forget_old(added, slice_count or MOST_SLICES, options)
         self._kept.append(added)
-        self._whole = self._whole or (len(self._kept) >= slice_count if slice_count else again)
         clock.lap("register")
-        if len(self._kept) < MIN_SLICES or not self._whole:
+        if not self._is_whole(added.focus_diopters, slice_count) or len(self._kept) < MIN_SLICES:
             return None
         return SliceWindow(tuple(self._kept), lens, self._breathing, clock.laps_ms)
 
     # Which slices are a stack.
+
+    def _is_whole(self, focus_diopters: float, slice_count: int) -> bool:
+        """Whether a sweep is over with a slice of this focus."""
+        if not self._whole:
+            again = any(abs(focus - focus_diopters) < SAME_FOCUS for focus in self._foci)
+            self._foci += [] if again else [focus_diopters]
+            self._taken += 1
+            expected = slice_count or (len(self._foci) if again else MOST_SLICES)
+            # Twice: a triangle that was joined near its end comes back there first.
+            self._whole = len(self._foci) >= expected or self._taken >= 2 * expected
+        return self._whole
 
     def _admit(self, new: FocalSlice) -> bool:
         """Whether a slice can follow those that are kept; what is of another time or size is forgotten."""

@@ -115,6 +115,19 @@ def test_a_projector_reuses_its_memory_and_survives_a_change_of_size() -> None:
         assert second.tobytes() == project(*scene(2), options).tobytes()
 
 
+def test_a_projector_writes_an_organised_cloud_where_it_is_told_to() -> None:
+    projector, expected = PointCloudProjector(), project(*scene(2))
+    memory = bytearray(expected.nbytes)
+    cloud = projector(*scene(2), memory=memory)
+    assert np.shares_memory(cloud, np.frombuffer(memory, np.uint8))
+    assert bytes(memory) == expected.tobytes() and cloud.shape == expected.shape
+    for options in (PointCloudOptions(stride=2), PointCloudOptions(organised=False)):  # which do not fit
+        cloud = projector(*scene(1), options, memory)
+        assert not np.shares_memory(cloud, np.frombuffer(memory, np.uint8))
+        assert cloud.tobytes() == project(*scene(1), options).tobytes()
+    assert bytes(memory) == expected.tobytes()
+
+
 @pytest.mark.parametrize("argument", ["depth", "sigma", "rgb"])
 def test_inputs_of_another_size_or_type_are_refused_by_name(argument: str) -> None:
     depth, sigma, rgb, camera = scene()

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybriddepth_ros import estimator as estimator_module
 from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.models import classical
+from hybriddepth_ros.models.focus_fit import StackOptics
 from hybriddepth_ros.optics import ThinLens
 from hybriddepth_ros.rolling import RollingEstimator
 from hybriddepth_ros.slice_windows import RollingOptions
@@ -96,6 +98,55 @@ def test_a_slice_is_measured_once(images: npt.NDArray[np.uint8], monkeypatch: py
     assert len(measured) == 15
 
 
+def test_an_unknown_lens_is_looked_for_once_a_sweep(
+    images: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[float] = []
+    real = classical.find_optics
+
+    def find(*arguments: object) -> StackOptics:
+        optics = real(*arguments)  # type: ignore[arg-type]
+        looked.append(optics.blur_px_per_diopter)
+        return optics
+
+    monkeypatch.setattr(classical, "find_optics", find)
+    estimator = rolling()
+    found = [estimator(one, len(FOCI)) for one in slices(images, 16)]
+    assert len(looked) == 3 and looked[0] == pytest.approx(BLUR, rel=0.2)
+    assert [estimate.blur_px_per_diopter for estimate in found[4:9] if estimate] == [looked[0]] * 5
+
+
+class AskedPrior:
+    """Says that the scene is a slope, in the frame of the slice that it is asked for."""
+
+    weights = "none"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.asked += 1
+        return SURFACE + np.arange(WIDTH, dtype=np.float32) / WIDTH
+
+
+def test_the_prior_is_asked_once_a_sweep_and_moves_with_its_slice(
+    images: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior, said = AskedPrior(), []
+    real = estimator_module.with_prior
+    monkeypatch.setattr(estimator_module, "load_prior", lambda *_: prior)
+    monkeypatch.setattr(
+        estimator_module, "with_prior", lambda focus, map_: (said.append(map_), real(focus, map_))[1]
+    )
+    speed = 2.0  # px per slice
+    found = feed(rolling(), [shifted(one, speed * n) for n, one in enumerate(slices(images, 20))])
+    assert sum(estimate is not None for estimate in found) == len(said) == 16
+    assert prior.asked == 4
+    fresh, later = said[0], said[4]  # a sweep's first and last
+    inside = np.s_[20:-20, 60:-20]
+    assert np.abs(later[inside] - (fresh[inside] - 4.0 * speed / WIDTH)).max() < 5e-3
+
+
 def shifted(one: FocalSlice, x_px: float) -> FocalSlice:
     transform = np.array([[1.0, 0.0, x_px], [0.0, 1.0, 0.0]])
     moved = cv2.warpAffine(one.image, transform, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT_101)
@@ -155,6 +206,35 @@ def test_what_comes_twice_late_or_from_another_time_is_told(images: npt.NDArray[
     smaller = FocalSlice(images[0][:120], 0.4, given[-1].stamp_ns)
     assert feed(estimator, [smaller]) == [None]
     assert drops[3:] == [("image size changed", 5)]
+
+
+def test_a_camera_too_slow_for_the_age_limit_gives_depth_of_what_is_not_too_old(
+    images: npt.NDArray[np.uint8],
+) -> None:
+    slow = [replace(one, stamp_ns=1 + n * 1_000_000_000) for n, one in enumerate(slices(images, 8))]
+    found = feed(rolling(age_s=2.0), slow)
+    assert [estimate is None for estimate in found] == [True] * 4 + [False] * 4
+    assert all(len(estimate.registration.used) == 3 for estimate in found if estimate)
+    unnumbered = rolling(age_s=2.0)
+    assert [unnumbered(one, lens=LENS) is None for one in slow] == [True] * 5 + [False] * 3
+
+
+def test_a_focus_that_never_comes_leaves_depth_of_the_others(images: npt.NDArray[np.uint8]) -> None:
+    given = [one for n, one in enumerate(slices(images, 15)) if n % 5 != 2]
+    found = feed(rolling(), given)
+    assert [estimate is None for estimate in found] == [True] * 9 + [False] * 3
+    assert all(len(estimate.registration.used) == 4 for estimate in found if estimate)
+
+
+def test_a_triangle_joined_near_its_end_is_waited_for_until_every_focus_came(
+    images: npt.NDArray[np.uint8],
+) -> None:
+    order = [3, 4, 4, 3, 2, 1, 0, 0, 1]
+    given = [
+        FocalSlice(images[focus], float(FOCI[focus]), 1 + n * PERIOD_NS, CAMERA)
+        for n, focus in enumerate(order)
+    ]
+    assert [estimate is None for estimate in feed(rolling(), given)] == [True] * 6 + [False] * 3
 
 
 @settings(max_examples=20)

@@ -12,11 +12,11 @@ import numpy as np
 
 from hybriddepth_ros.bench.rows import Row, against
 from hybriddepth_ros.bench.scenes import endless, lens_of, made_slices
-from hybriddepth_ros.estimator import DepthEstimator, EstimatorOptions, load_estimator
+from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOptions, load_estimator
 from hybriddepth_ros.focal_stack import FocalSlice, FocalStack
 from hybriddepth_ros.rolling import RollingEstimator
 
-STAGES = ("prepare", "register", "warp", "classical", "all_in_focus", "to_metres")
+STAGES = ("prepare", "register", "overlap", "classical", "doubt", "to_metres")
 TARGETS = {"classical": "<= 0.35", "sweepnet": "<= 0.4"}
 DIFFERENCE_TARGET = "<= 2"  # percent
 RESOLUTIONS = ((320, 240), (640, 480), (960, 720), (1280, 960))
@@ -26,11 +26,15 @@ _WARM_UP_STACKS = 1
 
 @dataclass(frozen=True)
 class SliceCost:
-    """Medians [ms]: of one new slice, of the stack of the last ones, and of the new slice's stages."""
+    """Medians [ms]: of one new slice, of the stack of the last ones, and of the new slice's stages; sharp_ms,
+    whole_sharp_ms: of the all-in-focus image that may be made of either.
+    """
 
     rolling_ms: float
     whole_ms: float
     stages_ms: dict[str, float]
+    sharp_ms: float
+    whole_sharp_ms: float
 
 
 def load(model: str) -> DepthEstimator:
@@ -44,8 +48,7 @@ def slice_cost(model: str, slices: list[FocalSlice], count: int, updates: int, s
     whole, rolling = load(model), RollingEstimator(load(model))
     coming: Iterator[FocalSlice] = endless(slices)
     recent: list[FocalSlice] = []
-    rolling_ms: list[float] = []
-    whole_ms: list[float] = []
+    times: dict[str, list[float]] = defaultdict(list)
     laps: dict[str, list[float]] = defaultdict(list)
     every = max(updates // stacks, 1)
     warm_up = 2 * count
@@ -54,25 +57,36 @@ def slice_cost(model: str, slices: list[FocalSlice], count: int, updates: int, s
         recent = [*recent, new][-count:]
         start = time.perf_counter()
         estimate = rolling(new, count, lens=lens)
-        spent_ms = (time.perf_counter() - start) * 1e3
+        spent_ms = _ms_since(start)
         if n < warm_up:
             continue
         assert estimate is not None, "a made slice was dropped"
-        rolling_ms.append(spent_ms)
+        times["rolling"].append(spent_ms)
         for stage, ms in estimate.timings_ms.items():
             laps[stage].append(ms)
         if (n - warm_up) % every == 0:
+            times["sharp"].append(_sharp_ms(estimate))
             stack = FocalStack(tuple(recent), lens=lens)
-            for _ in range(1 if whole_ms else 1 + _WARM_UP_STACKS):
+            for _ in range(1 if times["whole"] else 1 + _WARM_UP_STACKS):
                 start = time.perf_counter()
-                whole(stack)
-                spent_ms = (time.perf_counter() - start) * 1e3
-            whole_ms.append(spent_ms)
+                estimate = whole(stack)
+                spent_ms = _ms_since(start)
+            times["whole"].append(spent_ms)
+            times["whole_sharp"].append(_sharp_ms(estimate))
     return SliceCost(
-        statistics.median(rolling_ms),
-        statistics.median(whole_ms),
-        {stage: statistics.median(values) for stage, values in laps.items()},
+        stages_ms={stage: statistics.median(values) for stage, values in laps.items()},
+        **{f"{name}_ms": statistics.median(values) for name, values in times.items()},
     )
+
+
+def _sharp_ms(estimate: DepthEstimate) -> float:
+    start = time.perf_counter()
+    _ = estimate.all_in_focus
+    return _ms_since(start)
+
+
+def _ms_since(start: float) -> float:
+    return (time.perf_counter() - start) * 1e3
 
 
 def cost_rows(
@@ -85,6 +99,7 @@ def cost_rows(
     ]
     if model == "classical":
         rows += [Row(f"stage_{stage}", cost.stages_ms[stage], "ms") for stage in STAGES]
+        rows.append(against("all_in_focus", cost.sharp_ms, "ms", cost.whole_sharp_ms))
     else:
         percent = difference_percent(model, made_slices(*size, count, still=True), count)
         rows.append(Row(f"rolling_{model}_difference", percent, "%", target=DIFFERENCE_TARGET))

@@ -10,6 +10,7 @@ from hybriddepth_ros.bench.estimators import cost_rows, scaling_cases, scaling_r
 from hybriddepth_ros.bench.rows import Row
 
 ROS_PACKAGES = ("rclpy", "hybriddepth_msgs", "cv_bridge", "sensor_msgs_py")
+_NO_GPU = "hybriddepth_with_transfers (target: 10 ms or less on a GPU, bfloat16): no CUDA device is here"
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ def measure(quick: bool, tell: Callable[[str], None]) -> tuple[list[Row], list[s
 
 
 def _networks(effort: Effort) -> tuple[list[Row], list[str]]:
-    from hybriddepth_ros.bench.networks import NEEDED_GB, available_gb, network_rows
+    from hybriddepth_ros.bench.networks import NEEDED_GB, available_gb, cuda_is_here, network_rows
 
     if (available := available_gb()) < NEEDED_GB:
         return [], [f"hybriddepth: {available:.1f} GB of memory are free, {NEEDED_GB:g} GB are needed"]
+    left_out = [] if cuda_is_here() else [_NO_GPU]
     rows = network_rows(effort.network_rounds, effort.network_s)
-    return rows, [] if rows else [f"hybriddepth: would take more than {effort.network_s:.0f} s here"]
+    if not rows:
+        left_out.append(f"hybriddepth: would take more than {effort.network_s:.0f} s here")
+    return rows, left_out
 
 
 def _missing(*names: str) -> list[str]:

@@ -14,18 +14,21 @@ from torch import Tensor, nn
 from hybriddepth_ros.bench.plain_networks import plain
 from hybriddepth_ros.bench.rows import Row
 from hybriddepth_ros.models import HybridDepth, for_inference
+from hybriddepth_ros.models.inputs import to_device
 
 HEIGHT, WIDTH, SLICES = 480, 640, 5
 NEEDED_GB = 5.0
+GPU_TARGETS = {"hybriddepth_with_transfers": "<= 10"}
 
 
 def network_rows(rounds: int, patience_s: float) -> list[Row]:
-    """hybriddepth_float32 and hybriddepth_reduced (float16 on a GPU, int8 else) [ms], of drawn weights.
+    """hybriddepth_float32 and hybriddepth_reduced (bfloat16 on a GPU, int8 else) [ms], of drawn weights; on a
+    GPU also hybriddepth_with_transfers, the latter from images in the machine's memory to depth there.
 
     baseline: eager PyTorch in the plain schedule; ratio: baseline / value. No rows where one eager call takes
     so long that all would take more than `patience_s`.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if cuda_is_here() else "cpu"
     torch.manual_seed(0)
     network = HybridDepth(invert_depth=True).eval()
     eager: Any = plain(network).to(device)
@@ -34,13 +37,26 @@ def network_rows(rounds: int, patience_s: float) -> list[Row]:
     with torch.inference_mode():
         if 2.0 * (rounds + 1) * timed(calls["eager"], inputs[0].device) > patience_s:
             return []
-        reduced = "float16" if device == "cuda" else "int8"
+        reduced = "bfloat16" if device == "cuda" else "int8"
         for name, precision in (("hybriddepth_float32", "float32"), ("hybriddepth_reduced", reduced)):
             ready = for_inference(network, device, precision)
             calls[name] = lambda ready=ready: ready(*inputs)  # type: ignore[misc]
+        if device == "cuda":
+            given = [each.cpu().numpy() for each in inputs]
+            calls["hybriddepth_with_transfers"] = lambda: ready(
+                *(to_device(each, device) for each in given)
+            ).depth.cpu()
         times = medians_s(calls, inputs[0].device, rounds)
     eager_ms = 1e3 * times.pop("eager")
-    return [Row(name, 1e3 * s, "ms", eager_ms, eager_ms / (1e3 * s)) for name, s in times.items()]
+    return [
+        Row(name, 1e3 * s, "ms", eager_ms, eager_ms / (1e3 * s), GPU_TARGETS.get(name, ""), "value")
+        for name, s in times.items()
+    ]
+
+
+def cuda_is_here() -> bool:
+    """Whether PyTorch has a GPU to run on."""
+    return torch.cuda.is_available()
 
 
 def medians_s(

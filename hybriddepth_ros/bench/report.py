@@ -10,6 +10,7 @@ from hybriddepth_ros.chart_style import COLOURS, chart_figure, label_axis
 from hybriddepth_ros.pictures import png
 
 FILES = ("benchmarks.md", "benchmarks.png")
+SOAK_FILE = "soak.md"
 _SCALING = re.compile(r"scaling_(\d+)x(\d+)_(\d+)")
 _HEADINGS = ("figure", "value", "baseline", "ratio", "target", "met")
 _PANEL_IN = (3.4, 3.0)
@@ -18,17 +19,20 @@ _CONDITIONS = """\
 Value and baseline are of the same run, times are medians. 640x480, five slices, hand-held sway and
 breathing, unless a name says otherwise."""
 _MEANINGS = """\
-- `rolling_*_slice_cost`, `scaling_*`: one new slice by `RollingEstimator`; baseline: `DepthEstimator` on the
-  whole stack. `stage_*`: parts of the first, `classical`.
+- `rolling_*_slice_cost`, `scaling_*`: depth and sigma of one new slice by `RollingEstimator`; baseline:
+  `DepthEstimator` on the whole stack. `stage_*`: parts of the first, `classical`. `all_in_focus`: what the
+  all-in-focus image takes in addition, where somebody wants it or a cloud; the node makes it beside the next
+  estimate.
 - `rolling_sweepnet_difference`: mean difference of the two, of a scene that stands still.
 - `rolling_classical_rate`: the highest rate of depth images of the node `depth` with `update: slice` at which
-  less than 5 % of them were lost, fed and heard over DDS by another process; baseline: `update: sweep`.
+  less than 5 % of them were lost, fed and heard over DDS by another process; baseline: `update: sweep`;
+  `*_of_all`: sigma, rgb and the cloud are subscribed to as well.
 - `latency_*`, `dropped_at_30_slices`, `cpu_share`, `memory`: the same node at 30 slices/s. Latency is from a
   slice's stamp, when it was sent, to the arrival of its depth image in the other process.
 - `overhead_*`: what is not the model: one slice in, its registration, depth, sigma, rgb and the full cloud
-  out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array.
-  Registration is the same in both.
-- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: float16).
+  out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array, which
+  registers its whole stack for every update, by the same algorithm.
+- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: bfloat16).
 - ratio: value / baseline; of `overhead_*` and `hybriddepth_*` baseline / value, times faster."""
 
 
@@ -67,8 +71,42 @@ def markdown(document: Mapping[str, Any], command: str) -> str:
         "",
         *(f"Left out: {line}\n" for line in document["left_out"]),
         *_MEANINGS.splitlines(),
+        f"- An hour of slices, memory and what becomes of every slice: [{SOAK_FILE}]({SOAK_FILE}).",
         "",
         "![Time and rate over resolution and slices](benchmarks.png)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def soak_markdown(result: Mapping[str, Any], machine: str, commit: str) -> str:
+    """docs/soak.md, of what `hybriddepth bench --soak` found."""
+    sent, received = result["slices_sent"], result["slices_received"]
+    limit = result["most_growth_mb"]
+    rows = [
+        ("slices sent", f"{sent}, {result['rate_hz']:g} each second, {result['image']}", ""),
+        ("slices received", f"{received} ({100.0 * received / sent:.2f} %)", ""),
+        ("the subscriber came", f"{result['subscriber_came']} times", ""),
+        ("depth images made", f"{result['estimates']}", ""),
+        *((f"counted: {cause}", f"{count}", "") for cause, count in result["counted"].items()),
+        ("slices that no counter has", f"{result['not_counted']}", "0"),
+        ("memory at the end", f"{result['memory_mb']:.0f} MB", ""),
+        (
+            "growth of memory after the first minute",
+            f"{result['memory_growth_mb']:.1f} MB",
+            f"< {limit:g} MB",
+        ),
+    ]
+    lines = [
+        f"# {result['seconds'] / 60.0:g} minutes of slices",
+        "",
+        f"- Machine: {machine}",
+        f"- Commit: {commit}",
+        f"- Command: `hybriddepth bench --soak {result['seconds']:g}`: the node `depth`, `update: slice`,",
+        "  `model: classical`, fed over DDS by another process, which listens for 4 s, then not for 2 s.",
+        "",
+        "| figure | value | target |",
+        "|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
 

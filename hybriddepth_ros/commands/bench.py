@@ -24,7 +24,9 @@ def bench(
     ] = False,
     docs: Annotated[
         Optional[Path],
-        typer.Option("--docs", metavar="FOLDER", help="Also write benchmarks.md and benchmarks.png."),
+        typer.Option(
+            "--docs", metavar="FOLDER", help="Also write benchmarks.md and benchmarks.png, or soak.md."
+        ),
     ] = None,
     soak: Annotated[
         Optional[float],
@@ -44,7 +46,7 @@ def bench(
     keep_to_this_machine()
     check_environment()
     with stop_on_signals() as stop, stop.interrupting():  # else SIGTERM would leave the node's process alone
-        return _bench(json, quick, docs) if soak is None else _soak(soak)
+        return _bench(json, quick, docs) if soak is None else _soak(soak, json, docs)
 
 
 def _bench(json: Optional[Path], quick: bool, docs: Optional[Path]) -> int:
@@ -64,11 +66,21 @@ def _bench(json: Optional[Path], quick: bool, docs: Optional[Path]) -> int:
     return 0
 
 
-def _soak(seconds: float) -> int:
+def _soak(seconds: float, json: Optional[Path], docs: Optional[Path]) -> int:
     try:
         from hybriddepth_ros.ros.soak import soak
     except ImportError as error:
         raise HybridDepthError(f"bench --soak needs ROS: {error}") from None
+    from hybriddepth_ros.bench.report import SOAK_FILE, soak_markdown
+    from hybriddepth_ros.bench.rows import commit, machine
+
     result = soak(seconds)
     print(to_json(result), end="")
+    for path, text in (
+        (json, to_json(result)),
+        (docs and docs / SOAK_FILE, soak_markdown(result, machine(), commit())),
+    ):
+        if path is not None:
+            with OutputFolder(path.parent, [path.name]) as folder:
+                folder.write_text(path.name, text)
     return 0 if result["passed"] else 1

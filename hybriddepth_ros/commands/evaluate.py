@@ -114,6 +114,11 @@ def evaluate(
 
     if precision not in PRECISIONS:
         raise ParameterError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
+    mode = _mode(recorded, live)
+    if recorded and model:
+        raise ParameterError(
+            "--model: expected not with --recorded, which scores the bag's depth and runs none"
+        )
     began = time.perf_counter()
     request = Request(
         source=source,
@@ -122,7 +127,7 @@ def evaluate(
         kind=kind,
         slices=tuple(slices or ()),
         zoom=zoom,
-        mode=_mode(recorded, live),
+        mode=mode,
         namespace=check_namespace(namespace),
         truth_topic=truth_topic,
         device=check_device(device),

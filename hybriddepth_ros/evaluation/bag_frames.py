@@ -14,18 +14,29 @@ from hybriddepth_ros.errors import DatasetError, HybridDepthError, MessageError
 from hybriddepth_ros.estimator import reference_index_of
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, MetricTruth
 from hybriddepth_ros.evaluation.metrics import is_depth
-from hybriddepth_ros.evaluation.recording import DEPTH, SCENE, SIGMA, SLICE, TRUTH, pixels
+from hybriddepth_ros.evaluation.recording import (
+    COMPRESSED_SLICE,
+    DEPTH,
+    SCENE,
+    SIGMA,
+    SLICE,
+    TRUTH,
+    pixels,
+)
 from hybriddepth_ros.evaluation.scoring import Reading, Subject, texture
 from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
 from hybriddepth_ros.ros.bag import BagMessage, bag_types, read_bag, read_stamps
+from hybriddepth_ros.ros.compressed import check_compressed_slice, compressed_focal_slice
 from hybriddepth_ros.ros.decoding import (
     check_place,
     check_slice,
     depth_array,
-    stack_of,
+    focal_slice,
+    stack_of_read,
 )
 
 SLICE_TYPE = "hybriddepth_msgs/msg/FocalSlice"
+COMPRESSED_SLICE_TYPE = "hybriddepth_msgs/msg/CompressedFocalSlice"
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 _BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
@@ -69,6 +80,7 @@ class BagSource:
 
     A sweep becomes a stack as in the depth node: slices that it would refuse, or drop because the lens was
     moving, are passed over, and so are sweeps of which slices are missing. reference: see EstimatorOptions.
+    Compressed slices are read where there are no others (`compressed`).
     """
 
     oracle = False
@@ -82,11 +94,15 @@ class BagSource:
     ) -> None:
         self.path = path
         self.name = path.resolve().name
-        self.slice_topic = in_namespace(SLICE, namespace)
+        raw, compressed = (in_namespace(topic, namespace) for topic in (SLICE, COMPRESSED_SLICE))
         self.truth_topic = in_namespace(truth_topic, namespace)
         self.dropped: dict[str, int] = {}  # cause -> slices, or sweeps, that were passed over
         types = bag_types(path)
-        _check_topic(path, self.slice_topic, SLICE_TYPE, types, "slices")
+        self.compressed = raw not in types and compressed in types
+        self.slice_topic = compressed if self.compressed else raw
+        self.options = {"slices": COMPRESSED_SLICE} if self.compressed else {}
+        slice_type = COMPRESSED_SLICE_TYPE if self.compressed else SLICE_TYPE
+        _check_topic(path, self.slice_topic, slice_type, types, "slices", f" or {compressed}")
         _check_topic(path, self.truth_topic, IMAGE_TYPE, types, "a ground-truth depth")
         truths = read_stamps(path, [self.truth_topic]).get(self.truth_topic, {})
         self._sweeps = []
@@ -116,7 +132,9 @@ class BagSource:
         sweep, name = self._sweeps[index], self.names()[index]
         slices, truth_message = self._read(sweep)
         try:
-            stack = stack_of([message.message for message in slices], name=name)
+            read = compressed_focal_slice if self.compressed else focal_slice
+            recorded = [message.message for message in slices]
+            stack = stack_of_read([read(each) for each in recorded], recorded, name=name)
             truth = depth_array(truth_message.message)
         except MessageError as error:
             raise DatasetError(f"{self.path}: {name}: {error}") from None
@@ -145,7 +163,10 @@ class BagSource:
         for message in read_bag(self.path, [self.slice_topic]):
             focus = message.message.focus
             try:
-                check_slice(message.message)
+                if self.compressed:
+                    check_compressed_slice(message.message)
+                else:
+                    check_slice(message.message)
                 check_place(focus, MAX_SLICES)
             except HybridDepthError:
                 self._drop("slice refused", 1)
@@ -234,10 +255,14 @@ def in_namespace(topic: str, namespace: str) -> str:
     return topic if topic.startswith("/") else "/" + "/".join(filter(None, (namespace.strip("/"), topic)))
 
 
-def _check_topic(path: Path, topic: str, kind: str, types: dict[str, str], what: str) -> None:
+def _check_topic(
+    path: Path, topic: str, kind: str, types: dict[str, str], what: str, or_else: str = ""
+) -> None:
     if topic not in types:
         found = _listed(list(types))
-        raise DatasetError(f"{path}: expected {what} on {topic}, found none; topics with messages: {found}")
+        raise DatasetError(
+            f"{path}: expected {what} on {topic}{or_else}, found none; topics with messages: {found}"
+        )
     if types[topic] != kind:
         raise DatasetError(f"{path}: {topic}: expected {kind}, got {types[topic]}")
 

@@ -20,6 +20,7 @@ SIGMA = "depth/uncertainty"
 SCENE = "rgb/image_rect"
 TRUTH = "ground_truth/depth"
 SLICE = "slice"
+COMPRESSED_SLICE = "slice/compressed"
 FOCUS = "focus"
 
 Image = npt.NDArray[Any]

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -47,42 +48,61 @@ class FocusEstimate:
 
 @dataclass(frozen=True)
 class SlicePlace:
-    """Which slice a row of an AlignedStack is, from call to call, and how it was moved to lie there.
+    """Which slice a row of a stack is, from call to call, and how it is moved to lie there.
 
     key: its own, never used again for another; image [H, W, 3] uint8 RGB: the slice as it is, without the
-    distortion of its lens; transform [3, 3]: pixel of the stack's frame -> pixel of the
-    slice; still: it was not moved at all.
+    distortion of its lens; transform [3, 3]: pixel of the stack's frame -> pixel of the slice;
+    largest_step_px: by how much that moves a pixel, at most.
     """
 
     key: int
     image: npt.NDArray[np.uint8]
     transform: npt.NDArray[np.float64]
-    still: bool
+    largest_step_px: float
+
+
+@dataclass(frozen=True)
+class RollingStack:
+    """An AlignedStack of slices that are not moved yet: rows, and what has no text here, as there.
+
+    places [S]; make_aligned: see `aligned`.
+    """
+
+    places: Sequence[SlicePlace]
+    covered: npt.NDArray[np.bool_]
+    focus_diopters: npt.NDArray[np.float32]
+    blur_px_per_diopter: float | None
+    reference: int
+    make_aligned: Callable[[], AlignedStack]
+
+    @cached_property
+    def aligned(self) -> AlignedStack:
+        """With the images moved: milliseconds, when it is first asked for."""
+        return self.make_aligned()
 
 
 class RollingModel(Protocol):
     """Inverse depth again and again of a stack of which one slice is new each time, so that what was made of
     the others may be kept. A slice may have been new in a stack that it was not called with.
 
-    reads_all_images: False = fine structure is read from the slices as they are only, so that those of the
-    stack may be interpolated roughly.
+    reads_aligned: whether it looks at fine structure in `stack.aligned`, whose images then are moved finely.
     """
 
-    reads_all_images: bool
+    reads_aligned: bool
 
-    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate: ...
+    def __call__(self, stack: RollingStack) -> FocusEstimate: ...
 
 
 class WholeStack:
     """A RollingModel that keeps nothing: the whole model, for every new slice."""
 
-    reads_all_images = True
+    reads_aligned = True
 
     def __init__(self, model: DepthModel) -> None:
         self._model = model
 
-    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
-        return self._model(stack)
+    def __call__(self, stack: RollingStack) -> FocusEstimate:
+        return self._model(stack.aligned)
 
 
 def rolling_model(model: DepthModel) -> RollingModel:

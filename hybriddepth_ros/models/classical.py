@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.image_files import to_grey
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
-from hybriddepth_ros.models.focus_fit import find_optics, fit_response
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStack
+from hybriddepth_ros.models.focus_fit import StackOptics, find_optics, fit_response
 from hybriddepth_ros.models.focus_measure import (
+    STILL_PX,
     FocusMeasure,
     SliceMeasure,
     join_measures,
-    measure_focus,
     measure_slice,
     resize,
 )
@@ -52,8 +52,10 @@ class Classical:
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution; sources in the module's text."""
-        greys = [to_grey(image) for image in stack.images]
-        return estimate_focus(stack, greys, measure_focus(greys))
+        measures = [measure_slice(to_grey(image)) for image in stack.images]
+        measure = join_measures(measures)
+        optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+        return estimate_focus(stack, measures, measure, optics)
 
     def rolling(self) -> RollingClassical:
         """The same, one new slice at a time."""
@@ -63,45 +65,53 @@ class Classical:
 class RollingClassical:
     """Measures each slice once, in its own frame. See RollingModel."""
 
-    reads_all_images = False
+    reads_aligned = False
 
     def __init__(self) -> None:
         self._measured: dict[int, SliceMeasure] = {}
+        self._optics: StackOptics | None = None
+        self._optics_of: tuple[int, npt.NDArray[np.float32]] = (-1, np.empty(0, np.float32))  # newest, foci
 
-    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+    def __call__(self, stack: RollingStack) -> FocusEstimate:
         """FocusEstimate at full resolution."""
-        greys = [to_grey(image) for image in stack.images]
         self._measured = {
             place.key: self._measured.get(place.key) or measure_slice(to_grey(place.image))
-            for place in places
+            for place in stack.places
         }
-        size = (stack.images.shape[2], stack.images.shape[1])
         measures = [
-            own if place.still else own.moved(place.transform, size)
-            for place, own in zip(places, self._measured.values(), strict=True)
+            own if place.largest_step_px < STILL_PX else own.moved(place.transform, place.image.shape[1::-1])
+            for place, own in zip(stack.places, self._measured.values(), strict=True)
         ]
-        return estimate_focus(stack, greys, join_measures(measures))
+        measure = join_measures(measures)
+        return estimate_focus(stack, measures, measure, self._optics_for(stack, measure))
+
+    def _optics_for(self, stack: RollingStack, measure: FocusMeasure) -> StackOptics:
+        """Looked for once a sweep: while the slice that was the newest then is there, and the foci are."""
+        key, foci = self._optics_of
+        there = any(place.key == key for place in stack.places) and np.array_equal(foci, stack.focus_diopters)
+        if self._optics is None or not there or stack.blur_px_per_diopter is not None:
+            self._optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+            self._optics_of = stack.places[stack.reference].key, stack.focus_diopters
+        return self._optics
 
 
 def estimate_focus(
-    stack: AlignedStack, greys: Sequence[npt.NDArray[np.uint8]], measure: FocusMeasure
+    stack: AlignedStack | RollingStack,
+    measures: Sequence[SliceMeasure],
+    measure: FocusMeasure,
+    optics: StackOptics,
 ) -> FocusEstimate:
-    """FocusEstimate at full resolution of what was measured; greys: the stack's images."""
-    optics = find_optics(measure, stack.focus_diopters, stack.blur_px_per_diopter)
+    """FocusEstimate at full resolution; measures: of the stack's slices; measure: of them together."""
     diopters, variance = fit_response(measure, stack.focus_diopters, optics)
     variance = doubted(variance, measure)
-    full_guide = _sharpest(greys, measure.energies)
-    guide = resize(full_guide, (diopters.shape[0], diopters.shape[1]), cv2.INTER_AREA)
+    fine_guide = _sharpest([each.half for each in measures], measure.energies)
+    guide = resize(fine_guide, diopters.shape, cv2.INTER_AREA)
     surface = smooth_along_surfaces(diopters, variance, guide)
-    slope, offset, variance = (resize(image, full_guide.shape) for image in surface)
-    sigma = np.sqrt(variance)
+    slope, offset, variance = (resize(image, fine_guide.shape) for image in surface)
+    size = stack.covered.shape[1:]
+    sigma = resize(np.sqrt(variance), size)
     sigma[~stack.covered.all(axis=0)] *= UNCOVERED_SIGMA_FACTOR
-    diopters = slope * full_guide + offset
-    return FocusEstimate(
-        diopters.astype(np.float32, copy=False),
-        sigma.astype(np.float32, copy=False),
-        optics.blur_px_per_diopter,
-    )
+    return FocusEstimate(resize(slope * fine_guide + offset, size), sigma, optics.blur_px_per_diopter)
 
 
 def doubted(variance: Floats, measure: FocusMeasure) -> Floats:
@@ -115,18 +125,17 @@ def doubted(variance: Floats, measure: FocusMeasure) -> Floats:
     return variance * borrowed**2 + (np.float32(CLIPPED_SIGMA) * clipped) ** 2
 
 
-def _sharpest(greys: Sequence[npt.NDArray[np.uint8]], energies: Floats) -> Floats:
-    """A quick all-in-focus grey image [H, W] 0..1, for guiding only."""
-    height, width = greys[0].shape
-    result = greys[0]
+def _sharpest(greys: Sequence[Floats], energies: Floats) -> Floats:
+    """A quick all-in-focus grey image 0..1 as large as greys [S, h, w] 0..255, for guiding only."""
+    result = greys[0].copy()
     most = energies[0, 1]
     for grey, energy in zip(greys[1:], energies[1:, 1], strict=True):
         share = energy / (most + energy + np.float32(1e-6))
         share = share * share * share * (share * (6.0 * share - 15.0) + 10.0)  # mostly one or the other
-        full_share = resize(share, (height, width))
-        result = np.asarray(cv2.blendLinear(result, grey, 1.0 - full_share, full_share), np.uint8)
+        result += (grey - result) * resize(share, result.shape)
         most = np.maximum(most, energy)
-    return result * np.float32(1.0 / 255.0)
+    result *= np.float32(1.0 / 255.0)
+    return result
 
 
 def smooth_along_surfaces(diopters: Floats, variance: Floats, guide: Floats) -> tuple[Floats, Floats, Floats]:

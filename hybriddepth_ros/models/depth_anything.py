@@ -11,6 +11,7 @@ from hybriddepth_ros.errors import ModelError, WeightsError, one_line
 from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models.base import find_device, is_out_of_memory
 from hybriddepth_ros.models.focus_measure import resize
+from hybriddepth_ros.models.inputs import to_device
 from hybriddepth_ros.models.published_estimator import normalised
 from hybriddepth_ros.models.relative_depth import INPUT_SIZE
 from hybriddepth_ros.models.weights import build_network, load_weights
@@ -45,7 +46,7 @@ class DepthAnything:
         rows, columns = network_size(height, width)
         interpolation = cv2.INTER_AREA if rows < height else cv2.INTER_CUBIC
         fitted = cv2.resize(image, (columns, rows), interpolation=interpolation)
-        rgb = torch.from_numpy(fitted).to(self.device).permute(2, 0, 1)[None].float() / 255.0
+        rgb = to_device(fitted, self.device).permute(2, 0, 1)[None].float() / 255.0
         try:
             relative = self.network.predict(normalised(rgb, "imagenet"))[0, 0].float().cpu().numpy()
         except (RuntimeError, MemoryError) as error:

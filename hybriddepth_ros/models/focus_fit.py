@@ -78,11 +78,12 @@ def find_optics(
         return start
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), OPTICS_SAMPLES)).astype(int)
     sample = energies[:, :, rows[chosen], columns[chosen]][..., None]  # [S, BANDS, P, 1]
+    observed = _observed(sample, noise)
 
     def misfit(optics: StackOptics) -> float:
-        blocks = _costs(sample, noise, _templates(tuple(map(float, focus_diopters)), optics))
-        lowest = [np.minimum(cost.min(axis=1) + power, 30.0) for _, cost, power in blocks]
-        return float(np.concatenate(lowest).mean())
+        blocks = _costs(observed, _templates(tuple(map(float, focus_diopters)), optics))
+        lowest = np.concatenate([cost.min(axis=1) for _, cost in blocks])
+        return float(np.minimum(lowest + observed.power, 30.0).mean())
 
     count = len(BLUR_HYPOTHESES)
     best, at = (math.inf, start), int(np.abs(BLUR_HYPOTHESES - start.blur_px_per_diopter).argmin())
@@ -118,92 +119,119 @@ def fit_response(
     measure: FocusMeasure, focus_diopters: npt.NDArray[np.float32], optics: StackOptics
 ) -> tuple[Floats, Floats]:
     """Inverse depth [h, w] 1/m and its variance [h, w] 1/m^2."""
-    energies, noise = measure.energies, measure.noise
-    height, width = energies.shape[2:]
-    diopters, variance = np.empty((2, height * width), np.float32)
-    freedom = max((energies.shape[0] - 1) * BANDS - 1, 1)
+    height, width = measure.energies.shape[2:]
+    freedom = max((measure.energies.shape[0] - 1) * BANDS - 1, 1)
     templates = _templates(tuple(map(float, focus_diopters)), optics)
-    for pixels, cost, power in _costs(energies, noise, templates):
-        diopters[pixels], variance[pixels] = _peak(cost, power, templates, freedom)
-    return diopters.reshape(height, width), variance.reshape(height, width)
+    observed = _observed(measure.energies, measure.noise)
+    fitted = np.empty((2, height * width), np.float32)
+    fitted[:, observed.order] = _peaks(observed, templates, freedom)
+    diopters, variance = fitted.reshape(2, height, width)
+    return diopters, variance
 
 
-def _peak(cost: Floats, power: Floats, templates: _Templates, freedom: int) -> tuple[Floats, Floats]:
-    """The best candidate [P], refined between its neighbours, and the likelihood's variance about it [P].
-
-    cost [P, C] is minus twice the log likelihood less `power` [P].
-    """
+def _peaks(observed: _Observed, templates: _Templates, freedom: int) -> tuple[Floats, Floats]:
+    """The best candidate [P], refined between its neighbours, and the likelihood's variance about it [P]."""
     candidates, outside_cost = templates.candidates, templates.outside_cost
-    rows = np.arange(len(cost))
-    best = cost.argmin(axis=1)
-    lowest = cost[rows, best]
-    # Between candidates by a parabola; at the ends of the range there is none.
-    inner = np.clip(best, 1, len(candidates) - 2)
-    left, middle, right = cost[rows, inner - 1], cost[rows, inner], cost[rows, inner + 1]
-    curvature = np.maximum(left - 2.0 * middle + right, np.float32(1e-6))
-    offset = np.where(inner == best, np.clip(0.5 * (left - right) / curvature, -0.5, 0.5), 0.0)
-    step = candidates[1] - candidates[0]
-    diopters = candidates[best] + offset.astype(np.float32) * step
+    count, last = len(observed.power), len(candidates) - 1
+    best = np.empty(count, np.intp)
+    lowest, far_end, near_end = np.empty((3, count), np.float32)  # of cost; of likelihood, at both ends
+    around, moments = np.empty((2, count, 3), np.float32)  # costs about the best; 0th to 2nd of likelihood
+    powers = np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
+    for rows, cost in _costs(observed, templates):  # nothing here that can be done for all at once
+        at = cost.argmin(axis=1)
+        first = np.arange(len(cost)) * len(candidates)
+        least = cost.ravel()[first + at]
+        inner = first + np.minimum(np.maximum(at, 1), last - 1)
+        for column, step in enumerate((-1, 0, 1)):
+            around[rows, column] = cost.ravel()[inner + step]
+        # By the reduced chi-square, where that is more than 1.
+        chi_square = np.maximum((least + observed.power[rows]) / np.float32(freedom), np.float32(1.0))
+        cost -= least[:, None]
+        cost *= (np.float32(-0.5) / chi_square)[:, None]
+        likelihood = np.exp(cost, out=cost)
+        np.matmul(likelihood, powers, out=moments[rows])
+        best[rows], lowest[rows] = at, least
+        far_end[rows], near_end[rows] = likelihood[:, 0], likelihood[:, -1]
 
-    misfit = np.maximum((lowest + power) / np.float32(freedom), np.float32(1.0))  # reduced chi-square
-    cost -= lowest[:, None]
-    cost *= (np.float32(-0.5) / misfit)[:, None]
-    likelihood = np.exp(cost, out=cost)
-    moments = likelihood @ np.stack([np.ones_like(candidates), candidates, candidates**2], axis=1)
-    mean, square = moments[:, 1] / moments[:, 0], moments[:, 2] / moments[:, 0]
+    # Between candidates by a parabola; at the ends of the range there is none.
+    left, middle, right = around.T
+    curvature = np.maximum(left - 2.0 * middle + right, np.float32(1e-6))
+    offset = np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)
+    offset[(best == 0) | (best == last)] = 0.0
+    step = candidates[1] - candidates[0]
+    diopters = candidates[best] + offset * step
+
+    total, mean, square = moments[:, 0], moments[:, 1] / moments[:, 0], moments[:, 2] / moments[:, 0]
     variance = square - 2.0 * diopters * mean + diopters**2
     # A likelihood that has not fallen where the candidates end goes on beyond them, unless they end at
     # infinity. What the prior took off is put back for this: it prefers the sweep, but proves nothing.
-    ends = likelihood[:, -1] * np.exp(np.float32(0.5 * outside_cost[-1]))
+    ends = near_end * np.exp(np.float32(0.5 * outside_cost[-1]))
     if candidates[0] > step:
-        ends = ends + likelihood[:, 0] * np.exp(np.float32(0.5 * outside_cost[0]))
-    cut_off = np.minimum(ends / moments[:, 0], np.float32(1.0))
+        ends = ends + far_end * np.exp(np.float32(0.5 * outside_cost[0]))
+    cut_off = np.minimum(ends / total, np.float32(1.0))
     variance += cut_off * np.float32(CUT_OFF_VARIANCE) * (candidates[-1] - candidates[0]) ** 2
     return diopters, np.maximum(variance, (0.3 * step) ** 2)  # no finer than the candidates
 
 
-def _costs(
-    energies: Floats, noise: Floats, templates: _Templates
-) -> Iterator[tuple[npt.NDArray[np.intp], Floats, Floats]]:
-    """Blocks of (pixels [P], cost [P, C], power [P]) over all pixels of energies [S, BANDS, h, w].
+@dataclass(frozen=True)
+class _Observed:
+    """Pixels [P], those of one signal-to-noise class after those of another.
 
-    cost + power is minus twice the log posterior of each candidate. The texture's own strength is unknown:
-    logarithms are compared after their mean over slices is taken off. With that, the cost is one matrix
-    product per class of signal-to-noise ratio; the blocks are small enough to stay in the processor's cache.
+    order [P]: which pixel each is; features [P, S * BANDS + 1]: logarithms of the energies over noise, their
+    mean over slices taken off, weighted, and a column of ones; power [P]: sum of the squared logarithms;
+    ends [SNR_CLASSES]: where each class ends.
     """
-    count = energies.shape[0]
+
+    order: npt.NDArray[np.intp]
+    features: Floats
+    power: Floats
+    ends: list[int]
+
+
+def _observed(energies: Floats, noise: Floats) -> _Observed:
+    """All pixels of energies [S, BANDS, h, w]. The texture's own strength is unknown: hence the mean."""
     logs = np.log(energies + noise[:, None, None])  # [S, BANDS, h, w]
     logs -= logs.mean(axis=0)
     logs *= (np.sqrt(np.array(BAND_WEIGHTS, np.float32)) / np.float32(LOG_ENERGY_SIGMA))[:, None, None]
-    features = np.ascontiguousarray(logs.reshape(count * BANDS, -1).T)  # [P, S * BANDS]
-    power = np.einsum("ij,ij->i", features, features)
     signal = np.maximum(energies[:, 1].max(axis=0).ravel() / noise[1] - 1.0, 1e-3)
     snr_class = np.clip(np.round(np.log(signal / 0.1) / np.log(3.0)), 0, SNR_CLASSES - 1).astype(np.int8)
-    part = max(BLOCK_PRODUCTS // (features.shape[1] * len(templates.candidates)), 1)
+    order = np.argsort(snr_class, kind="stable")
+    values = logs.reshape(-1, logs[0, 0].size)  # [S * BANDS, P]
+    features = np.ones((len(order), len(values) + 1), np.float32)
+    features[:, :-1] = values.T[order]
+    power = np.einsum("ij,ij->i", features, features) - np.float32(1.0)
+    return _Observed(order, features, power, np.bincount(snr_class, minlength=SNR_CLASSES).cumsum().tolist())
+
+
+def _costs(observed: _Observed, templates: _Templates) -> Iterator[tuple[slice, Floats]]:
+    """Blocks of (rows, cost [rows, C]) over all pixels.
+
+    cost + power is minus twice the log posterior of each candidate: one matrix product per class of
+    signal-to-noise ratio; the blocks are small enough to stay in the processor's cache.
+    """
+    features, candidates = observed.features, templates.products.shape[2]
+    part = max(BLOCK_PRODUCTS // (features.shape[1] * candidates), 1)
     block = BLOCK_PARTS * part
-    for k in range(SNR_CLASSES):
-        members = np.flatnonzero(snr_class == k)
-        for start in range(0, len(members), block):
-            pixels = members[start : start + block]
-            chosen = features[pixels]
-            cost = np.empty((len(pixels), len(templates.candidates)), np.float32)
-            for first in range(0, len(pixels), part):
-                rows = slice(first, first + part)
-                np.matmul(chosen[rows], templates.products[k], out=cost[rows])
-            cost += templates.biases[k]
-            yield pixels, cost, power[pixels]
+    begin = 0
+    for products, end in zip(templates.products, observed.ends, strict=True):
+        for start in range(begin, end, block):
+            rows = slice(start, min(start + block, end))
+            cost = np.empty((rows.stop - start, candidates), np.float32)
+            for first in range(0, len(cost), part):
+                np.matmul(features[rows][first : first + part], products, out=cost[first : first + part])
+            yield rows, cost
+        begin = end
 
 
 @dataclass(frozen=True)
 class _Templates:
     """What does not depend on the images: candidates [C] 1/m, and for each class of signal-to-noise ratio
-    -2 x the expected, centred log energies [SNR_CLASSES, S * BANDS, C] and what is added to their product
-    with the measured ones [SNR_CLASSES, C]. outside_cost [C] is the prior's part of that.
+    -2 x the expected, centred log energies, and in the last row what is added to their product with the
+    measured ones [SNR_CLASSES, S * BANDS + 1, C]. outside_cost [C] is the prior's part of that row.
     """
 
     candidates: Floats
     products: Floats
-    biases: Floats
     outside_cost: Floats
 
 
@@ -231,5 +259,6 @@ def _templates(focus_diopters: tuple[float, ...], optics: StackOptics) -> _Templ
         expected[k] = (logs * weights).transpose(0, 2, 1).reshape(-1, count)
     outside = np.maximum(candidates - focus.max(), 0.0) + np.maximum(focus.min() - candidates, 0.0)
     outside_cost = OUTSIDE_COST * outside / spacing
-    biases = (expected * expected).sum(axis=1) + outside_cost
-    return _Templates(*(a.astype(np.float32) for a in (candidates, -2.0 * expected, biases, outside_cost)))
+    added = (expected * expected).sum(axis=1, keepdims=True) + outside_cost
+    products = np.concatenate([-2.0 * expected, added], axis=1)
+    return _Templates(*(a.astype(np.float32) for a in (candidates, products, outside_cost)))

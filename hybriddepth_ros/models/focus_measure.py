@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.models.focus_response import BANDS
+from hybriddepth_ros.warping import move_image
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 
 GRID_PX = 4  # focus is measured on a grid this coarse: the windows below are wider
 WINDOW_SIGMA = 1.5  # Gaussian window of the energies [grid px]
 CORE_SIGMA = 0.5  # and of what counts as a pixel's own [grid px]
+STILL_PX = 0.5  # of the whole image: by less nothing is moved; the grid is 4 px, its windows wider
 CLIPPED = (1, 254)  # grey levels at or outside which a pixel shows the sensor's limit, not the scene
 
 
@@ -45,35 +47,33 @@ class SliceMeasure:
     """What is measured of one slice by itself, as FocusMeasure, in its own frame and exposure.
 
     energies [BANDS, h, w]; core [h, w]: energy at the centre of the window; clipped [h, w]: share of the cell
-    that is over- or underexposed; cells [12, 16]: brightness.
+    that is over- or underexposed; cells [12, 16]: brightness; half [H / 2, W / 2]: grey levels.
     """
 
     energies: Floats
     core: Floats
     clipped: Floats
     cells: Floats
+    half: Floats
 
     def moved(self, transform: npt.NDArray[np.float64], size: tuple[int, int]) -> SliceMeasure:
         """As it is seen from another frame: transform [3, 3] turns its pixels (images of W, H px) into this
         slice's.
         """
-        height, width = self.core.shape
-        step = np.array([size[0] / width, size[1] / height])
-        to_px = np.array(
-            [[step[0], 0.0, 0.5 * step[0] - 0.5], [0.0, step[1], 0.5 * step[1] - 0.5], [0.0, 0.0, 1.0]]
-        )
-        on_grid = np.linalg.inv(to_px) @ transform @ to_px
+        # Where to look is found once for all that lie on one grid.
+        together = np.asarray(cv2.merge([*self.energies, self.core, self.clipped]), np.float32)
+        images = cv2.split(_warp(together, transform, size))
+        *energies, core, clipped = (np.asarray(image, np.float32) for image in images)
+        return SliceMeasure(np.stack(energies), core, clipped, self.cells, _warp(self.half, transform, size))
 
-        def warp(image: Floats) -> Floats:
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            border = cv2.BORDER_REFLECT_101
-            return np.asarray(
-                cv2.warpPerspective(image, on_grid, (width, height), flags=flags, borderMode=border),
-                np.float32,
-            )
 
-        energies = np.stack([warp(band) for band in self.energies])
-        return SliceMeasure(energies, warp(self.core), warp(self.clipped), self.cells)
+def _warp(image: Floats, transform: npt.NDArray[np.float64], size: tuple[int, int]) -> Floats:
+    """An image of a lower resolution; transform and size are those of the whole."""
+    height, width = image.shape[:2]
+    x, y = size[0] / width, size[1] / height
+    to_px = np.array([[x, 0.0, 0.5 * x - 0.5], [0.0, y, 0.5 * y - 0.5], [0.0, 0.0, 1.0]])
+    on_grid = np.linalg.inv(to_px) @ transform @ to_px
+    return np.asarray(move_image(image, on_grid, cv2.INTER_LINEAR, STILL_PX / x), np.float32)
 
 
 def measure_focus(greys: Sequence[npt.NDArray[np.uint8]]) -> FocusMeasure:
@@ -87,7 +87,7 @@ def measure_slice(grey: npt.NDArray[np.uint8]) -> SliceMeasure:
     shape = (max(height // GRID_PX, 1), max(width // GRID_PX, 1))
     energies, core = np.empty((BANDS, *shape), np.float32), np.empty(shape, np.float32)
     kernel = np.array([[1.0, -2.0, 1.0]], np.float32)
-    level = grey.astype(np.float32)
+    half = level = grey.astype(np.float32)
     for band in range(BANDS):
         if band:
             level = resize(level, (max(height >> band, 1), max(width >> band, 1)), cv2.INTER_AREA)
@@ -96,11 +96,12 @@ def measure_slice(grey: npt.NDArray[np.uint8]) -> SliceMeasure:
         energy = resize(energy, shape, cv2.INTER_AREA)
         cv2.GaussianBlur(energy, (0, 0), WINDOW_SIGMA, dst=energies[band])
         if band == 1:
+            half = level
             cv2.GaussianBlur(energy, (3, 3), CORE_SIGMA, dst=core)
     limits = ((grey <= CLIPPED[0]) | (grey >= CLIPPED[1])).view(np.uint8)
     clipped = resize(limits.astype(np.float32), shape, cv2.INTER_AREA)
     cells = cv2.resize(grey, (16, 12), interpolation=cv2.INTER_AREA)
-    return SliceMeasure(energies, core, clipped, np.asarray(cells, np.float32))
+    return SliceMeasure(energies, core, clipped, np.asarray(cells, np.float32), half)
 
 
 def join_measures(slices: Sequence[SliceMeasure]) -> FocusMeasure:

@@ -1,13 +1,28 @@
-"""What the published networks do to their inputs first: check them, fill what is missing, pad to a grid."""
+"""What networks do to their inputs first: take them to the device, check them, fill what is missing, pad to a
+grid.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hybriddepth_ros.errors import ModelError
 
 MIN_SLICES = 2
+
+
+def to_device(values: npt.NDArray[Any], device: str) -> Tensor:
+    """The array on a device; on a CPU it is the array's own memory.
+
+    To CUDA it goes by way of pinned memory, which PyTorch keeps for the next time: the thread does not wait
+    for the transfer, and may change the array at once.
+    """
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
 
 
 def check_inputs(rgb: Tensor, stack: Tensor, focus_distances: Tensor) -> None:

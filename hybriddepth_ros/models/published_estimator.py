@@ -27,6 +27,7 @@ from hybriddepth_ros.models.engines import require_engine
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.inference import for_inference, release_memory
+from hybriddepth_ros.models.inputs import to_device
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 
@@ -90,12 +91,12 @@ class PublishedEstimator:
         """
         slices, height, width = pictures.shape[:3]
         try:
-            images = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float() / 255.0
+            images = to_device(pictures, self.device).permute(0, 3, 1, 2).float() / 255.0
             rgb = images[:1]  # the published choice
             out = self.network(
                 normalised(rgb, self.config.rgb_normalisation),
                 normalised(images, self.config.stack_normalisation)[None],  # [1, S, 3, h, w]
-                torch.from_numpy(focus)[None].to(self.device),
+                to_device(focus, self.device)[None],
             )
             return _image(out.depth), _image(out.focus_std)
         except (

@@ -27,7 +27,7 @@ from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.freed_memory import keep_freed_memory
 from hybriddepth_ros.models.inference import HALF
-from hybriddepth_ros.models.inputs import pad_to_multiple
+from hybriddepth_ros.models.inputs import pad_to_multiple, to_device
 from hybriddepth_ros.models.sweepnet import MULTIPLE, SweepDistribution
 from hybriddepth_ros.models.sweepnet_inference import PreparedSweep, WholeSweep, ready
 from hybriddepth_ros.models.sweepnet_rolling import Maps, OneNew, RollingSweepNet, by_engine, with_one_new
@@ -111,8 +111,8 @@ class SweepNetEstimator:
                 torch.inference_mode(),
                 torch.autocast("cuda", self._half or torch.float16, enabled=self._half is not None),
             ):
-                stack = torch.from_numpy(sweep.images).to(self.device).permute(0, 3, 1, 2).float().div_(255.0)
-                places = torch.from_numpy(sweep.positions)[None].to(self.device)
+                stack = to_device(sweep.images, self.device).permute(0, 3, 1, 2).float().div_(255.0)
+                places = to_device(sweep.positions, self.device)[None]
                 yield pad_to_multiple(stack, MULTIPLE)[None], places
             return
         except (RuntimeError, MemoryError) as error:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, SlicePlace
+from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStack, SlicePlace
 from hybriddepth_ros.models.engines import Compiled
 from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
 from hybriddepth_ros.models.sweepnet_features import slice_geometry
@@ -63,7 +63,9 @@ class SweepRunner(Protocol):
 class RollingSweepNet:
     """See RollingModel. One new slice costs one slice's work; several, or other foci, the whole stack's."""
 
-    reads_all_images = False  # of the others only their mean is looked at, and what was kept of them
+    reads_aligned = (
+        False  # of the slices' images only the new one and the mean of all, for which rough is fine
+    )
 
     def __init__(self, estimator: SweepRunner) -> None:
         self._estimator = estimator
@@ -71,8 +73,9 @@ class RollingSweepNet:
         self._made_for: tuple[object, ...] = ()
         self._blur = 0.0
 
-    def __call__(self, stack: AlignedStack, places: Sequence[SlicePlace]) -> FocusEstimate:
+    def __call__(self, rolling: RollingStack) -> FocusEstimate:
         """FocusEstimate at full resolution."""
+        stack, places = rolling.aligned, rolling.places
         new = [row for row, place in enumerate(places) if place.key not in self._states]
         made_for = (stack.images.shape, stack.blur_px_per_diopter, *map(float, stack.focus_diopters))
         begins = made_for != self._made_for or len(new) != 1

@@ -10,6 +10,34 @@ Item = TypeVar("Item")
 MAX_SLICES = 16  # of a stack; what a camera without a fixed pattern sends is cut there
 
 
+class SliceGaps:
+    """How many slices did not come, by the numbers of those that did."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int, int] | None = None  # sweep_id, slice_index, slice_count
+
+    def before(self, sweep_id: int, slice_index: int, slice_count: int) -> int:
+        """How many are missing before this slice, of its own sweep and of the end of the one before.
+
+        One that comes late was counted as missing; whole sweeps are not counted, as a capture takes their
+        numbers too, nor are sweeps without a number of slices.
+        """
+        if not slice_index < slice_count <= MAX_SLICES:
+            return 0
+        last, this = self._last, (sweep_id, slice_index, slice_count)
+        if last is None:
+            self._last = this  # joined in the middle of a sweep
+            return 0
+        if sweep_id == last[0] - 1:
+            return 0  # late
+        if sweep_id != last[0]:
+            self._last = this
+            return last[2] - last[1] - 1 + slice_index
+        if slice_index > last[1] or slice_index == 0:
+            self._last = this
+        return max(slice_index - last[1] - 1, 0)
+
+
 class StackAssembler(Generic[Item]):
     """Gathers the slices of one sweep until it is whole, and hands them on in the order of exposure.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 
 from hybriddepth_msgs.msg import FocalSlice, FocusState
 from hybriddepth_ros.bench.scenes import blur_of, made_slices
@@ -110,8 +110,15 @@ class Feed:
             self._messages.append(slice_message(made.image, made.camera, focus))
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
-    def listen(self) -> None:
-        """Subscribe to the depth images."""
+    def listen(self, to_everything: bool = False) -> None:
+        """Subscribe to the depth images; to_everything: also to sigma, rgb and the cloud, unread."""
+        if to_everything:
+            for topic, kind in (
+                ("depth/uncertainty", Image),
+                ("rgb/image_rect", Image),
+                ("depth/points", PointCloud2),
+            ):
+                self._node.create_subscription(kind, f"{NAMESPACE}/{topic}", _ignore, 1, raw=True)
         self._subscription = self._node.create_subscription(
             Image, f"{NAMESPACE}/depth/image_rect", self._on_depth, 16
         )
@@ -203,14 +210,23 @@ class Feed:
                 }
 
 
+def _ignore(_: object) -> None:
+    pass
+
+
 @contextlib.contextmanager
 def feeding(
-    parameters: Mapping[str, Any], width: int = 640, height: int = 480, count: int = 5, listen: bool = True
+    parameters: Mapping[str, Any],
+    width: int = 640,
+    height: int = 480,
+    count: int = 5,
+    listen: bool = True,
+    to_everything: bool = False,
 ) -> Iterator[tuple[Feed, NodeProcess]]:
     """A depth node with these parameters, connected to a feed of sweeps of `count` slices."""
     with spinning_node("hybriddepth_bench") as node, NodeProcess(parameters) as process:
         feed = Feed(node, width, height, count)
         if listen:
-            feed.listen()
+            feed.listen(to_everything)
         feed.wait_for_node(process)
         yield feed, process

@@ -84,9 +84,9 @@ def image_array(message: Image) -> ImageRGB:
         pixel = BYTES_PER_PIXEL[encoding]
         rows = np.frombuffer(message.data, np.uint8).reshape(height, message.step)[:, : width * pixel]
         if encoding == "mono8":
-            return _rgb(cv2.cvtColor(np.ascontiguousarray(rows), cv2.COLOR_GRAY2RGB))
-        image = np.ascontiguousarray(rows).reshape(height, width, 3)
-        return image if encoding == "rgb8" else _rgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            return _rgb(cv2.cvtColor(rows, cv2.COLOR_GRAY2RGB))
+        image = rows.reshape(height, width, 3)  # a view, padded rows or not
+        return _rgb(image if encoding == "rgb8" else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     from cv_bridge import CvBridge, CvBridgeError  # absent on a bare rclpy, and rgb8 does not need it
 
     try:

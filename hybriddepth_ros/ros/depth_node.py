@@ -20,7 +20,7 @@ from hybriddepth_ros.estimator import DepthEstimate, DepthEstimator, EstimatorOp
 from hybriddepth_ros.focal_stack import FocalSlice
 from hybriddepth_ros.models import usable_precision
 from hybriddepth_ros.point_cloud import PointCloudOptions
-from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
+from hybriddepth_ros.ros.assembler import MAX_SLICES, SliceGaps, StackAssembler
 from hybriddepth_ros.ros.compressed import check_compressed_slice
 from hybriddepth_ros.ros.decoding import stack_of_read
 from hybriddepth_ros.ros.depth_outputs import DepthOutputs, save_estimate
@@ -33,6 +33,7 @@ from hybriddepth_ros.ros.schema import SLICE, DepthParameters
 from hybriddepth_ros.ros.slice_pipeline import (
     ESTIMATED,
     INACTIVE,
+    MISSING,
     MOVING,
     NOT_NEEDED,
     RECEIVED,
@@ -61,6 +62,7 @@ class DepthNode(ManagedNode):
         self._worker: NewestFirstWorker[list[AnySlice]] | None = None
         self._assembler: StackAssembler[AnySlice] | None = None
         self._pipeline: SlicePipeline | None = None
+        self._gaps = SliceGaps()
         self.replaced = ""  # which model runs in place of which, and why
         self._enabled = True
         self._latest: DepthEstimate | None = None
@@ -94,6 +96,7 @@ class DepthNode(ManagedNode):
     def activate(self, resources: ExitStack) -> None:
         parameters = self.parameters[DepthParameters]
         self._clocks, self._clocks_told = ClockCheck(), False
+        self._gaps = SliceGaps()
         if parameters.update == SLICE:
             assert self._estimator is not None
             self._pipeline = SlicePipeline(
@@ -170,6 +173,10 @@ class DepthNode(ManagedNode):
         self._slice_rate.tick()
         self.counters.add(RECEIVED)
         focus = message.focus
+        if missing := self._gaps.before(focus.sweep_id, focus.slice_index, focus.slice_count):
+            self.problem(
+                MISSING, f"{missing} before sweep {focus.sweep_id}, slice {focus.slice_index}", missing
+            )
         try:
             if isinstance(message, CompressedFocalSlice):
                 check_compressed_slice(message)

@@ -74,7 +74,12 @@ class DepthOutputs:
                     messages[topic] = camera_info_message(estimate.camera, header)
             if self.wanted(topic := "depth/points"):
                 cloud = self._projector(
-                    estimate.depth, estimate.sigma, estimate.all_in_focus, estimate.camera, points
+                    estimate.depth,
+                    estimate.sigma,
+                    estimate.all_in_focus,
+                    estimate.camera,
+                    points,
+                    used.get(topic),
                 )
                 messages[topic] = cloud_message(cloud, header, used.get(topic))
         if self.wanted(topic := "focus_demand"):

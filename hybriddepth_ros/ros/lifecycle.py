@@ -87,9 +87,9 @@ class ManagedNode(LifecycleNode):
     def is_active(self) -> bool:
         return self._active is not None
 
-    def problem(self, cause: str, text: str) -> None:
+    def problem(self, cause: str, text: str, amount: int = 1) -> None:
         """Count under `cause` and log one throttled warning: the node goes on."""
-        self.counters.add(cause)
+        self.counters.add(cause, amount)
         line = self._throttle.pass_through(cause, f"{cause}: {text}" if text else cause)
         if line:
             self.get_logger().warning(line)

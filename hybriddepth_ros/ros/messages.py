@@ -88,20 +88,28 @@ def depth_message(
     """[H, W] metres along Z (NaN = none) as 32FC1 metres, or as 16UC1 millimetres with 0 = none (REP 118)."""
     if encoding == "32FC1":
         return image_message(np.asarray(depth, np.float32), encoding, header, reuse)
-    millimetres = np.rint(depth * np.float32(1000.0))
+    millimetres = depth * np.float32(1000.0)
+    np.rint(millimetres, out=millimetres)
     # NaN compares false; what 16 bits cannot hold is no estimate, rather than a wrong one
-    known = (millimetres >= 1.0) & (millimetres <= 65535.0)
-    return image_message(np.where(known, millimetres, 0.0).astype(np.uint16), encoding, header, reuse)
+    known = millimetres >= 1.0
+    known &= millimetres <= 65535.0
+    with np.errstate(invalid="ignore"):
+        values = millimetres.astype(np.uint16)
+    values *= known  # whatever the others became is 0 now; choosing before the cast takes four times as long
+    return image_message(values, encoding, header, reuse)
 
 
 def _bytes_of(values: npt.NDArray[Any], reuse: Bytes | None) -> Bytes:
     """The bytes of a contiguous array, in `reuse` if the size fits or in a new array.array.
 
     The pages of a fresh 6 MB cloud cost several times its copy. So do the messages' constructors, which copy
-    `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as it is.
+    `data`: it is assigned afterwards, with `check_fields` on, which takes an array.array as it is. An array
+    that lies in `reuse` is not copied.
     """
     if reuse is not None and len(reuse) == values.nbytes:
-        np.frombuffer(reuse, np.uint8)[:] = values.reshape(-1).view(np.uint8)
+        target = np.frombuffer(reuse, np.uint8)
+        if target.ctypes.data != values.ctypes.data:
+            target[:] = values.reshape(-1).view(np.uint8)
         return reuse
     data = array.array("B")
     if values.size:
@@ -133,7 +141,9 @@ def camera_info_message(camera: CameraIntrinsics, header: Header) -> CameraInfo:
 
 
 def cloud_message(points: npt.NDArray[Any], header: Header, reuse: Bytes | None = None) -> PointCloud2:
-    """A structured array, [H, W] organised or [N] compact, its fields as they lie in memory; one copy."""
+    """A structured array, [H, W] organised or [N] compact, its fields as they lie in memory; one copy, or
+    none where it lies in `reuse`.
+    """
     points = np.ascontiguousarray(points)
     height, width = points.shape if points.ndim == 2 else (1, points.shape[0])
     step = points.dtype.itemsize

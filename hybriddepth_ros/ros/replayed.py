@@ -17,11 +17,11 @@ from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from hybriddepth_msgs.msg import FocalSlice
+from hybriddepth_msgs.msg import CompressedFocalSlice, FocalSlice
 from hybriddepth_ros.errors import HybridDepthError, MessageError
 from hybriddepth_ros.evaluation.bag_frames import BagSource, in_namespace
 from hybriddepth_ros.evaluation.frames import EvaluationFrame, Floats
-from hybriddepth_ros.evaluation.recording import DEPTH, SIGMA, SLICE
+from hybriddepth_ros.evaluation.recording import COMPRESSED_SLICE, DEPTH, SIGMA, SLICE
 from hybriddepth_ros.evaluation.scoring import Reading, Subject
 from hybriddepth_ros.ros.bag import BagMessage
 from hybriddepth_ros.ros.decoding import depth_array, from_time
@@ -53,9 +53,11 @@ class ReplayedGraph:
         self._namespace = namespace
         self._timeout_s = timeout_s
         live = {"use_sim_time": True, "input_reliability": "reliable", "depth_encoding": "32FC1"}
+        live |= {"input": "compressed_slices" if source.compressed else "slices"}
         self._graph = DepthGraph(
             overrides={"depth": {**parameters, **live}}, namespace=namespace, with_camera=False
         )
+        self._slice_type = CompressedFocalSlice if source.compressed else FocalSlice
         self._arrived = threading.Condition()
         self._images: dict[int, dict[str, Floats]] = {}  # stamp -> topic -> metres
         self._unusable: dict[int, str] = {}  # stamp -> why an image cannot be used
@@ -72,7 +74,8 @@ class ReplayedGraph:
             qos = QoSProfile(
                 depth=16, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE
             )
-            self._slices = node.create_publisher(FocalSlice, in_namespace(SLICE, self._namespace), qos)
+            topic = COMPRESSED_SLICE if self._source.compressed else SLICE
+            self._slices = node.create_publisher(self._slice_type, in_namespace(topic, self._namespace), qos)
             self._clock = node.create_publisher(Clock, "/clock", qos)
             for topic in (DEPTH, SIGMA):
                 node.create_subscription(
@@ -102,7 +105,7 @@ class ReplayedGraph:
         messages = self._source.messages(frame.name)
         for place, message in enumerate(messages):
             self._clock.publish(Clock(clock=to_time(message.stamp_ns)))
-            self._slices.publish(_counted(message, place, len(messages)))
+            self._slices.publish(_counted(message, self._slice_type, place, len(messages)))
         began = time.perf_counter()
         images = self._wait_for_images(stamp_ns, before)
         elapsed_ms = (time.perf_counter() - began) * 1e3
@@ -150,10 +153,10 @@ class ReplayedGraph:
             time.sleep(0.05)
 
 
-def _counted(message: BagMessage, place: int, count: int) -> Any:
+def _counted(message: BagMessage, slice_type: type, place: int, count: int) -> Any:
     """The slice as recorded; but where sweeps have no number of slices, none would follow that ends them."""
     if message.message.focus.slice_count:
         return bytes(message.data)
-    numbered = deserialize_message(bytes(message.data), FocalSlice)
+    numbered = deserialize_message(bytes(message.data), slice_type)
     numbered.focus.slice_index, numbered.focus.slice_count = place, count
     return numbered

@@ -23,6 +23,7 @@ from hybriddepth_ros.slice_windows import NOT_TAKEN, RollingOptions, SliceWindow
 
 ESTIMATING, PUBLISHING = "estimating", "publishing"
 RECEIVED, ESTIMATED, REFUSED = "slices received", "stacks estimated", "slices refused"
+MISSING = "slices missing"  # did not come, so that nothing is to be accounted for
 NOT_NEEDED, MOVING, INACTIVE = (
     "slices not needed",
     "slices dropped: lens moving",

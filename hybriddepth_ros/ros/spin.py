@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from rclpy import create_node
 from rclpy.context import Context
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
@@ -21,6 +21,7 @@ from hybriddepth_ros.leaving import leave
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.ros.node_executor import NodeExecutor
 
 CLOSE_TIMEOUT_S = (
     1.5  # a Ctrl-C is to be over within two seconds, even if a model is in the middle of an estimate
@@ -28,12 +29,12 @@ CLOSE_TIMEOUT_S = (
 
 
 class Spinner:
-    """Nodes in a MultiThreadedExecutor in a background thread; `close` stops and destroys them, once."""
+    """Nodes in a NodeExecutor in a background thread; `close` stops and destroys them, once."""
 
-    def __init__(self, nodes: Sequence[ManagedNode], context: Context, threads: int = 3) -> None:
+    def __init__(self, nodes: Sequence[ManagedNode], context: Context) -> None:
         self._nodes = list(nodes)
         self._context = context
-        self._executor = MultiThreadedExecutor(num_threads=threads, context=context)
+        self._executor = NodeExecutor(context, self._on_error)
         for node in self._nodes:
             self._executor.add_node(node)
         self._closing = threading.Event()
@@ -55,11 +56,6 @@ class Spinner:
             self._closing.set()
             self._executor.shutdown()
             self._thread.join(max(deadline - time.monotonic(), 0.2))
-            pool = getattr(
-                self._executor, "_executor", None
-            )  # MultiThreadedExecutor of Jazzy leaves its threads
-            if pool is not None:
-                pool.shutdown(wait=False)
             if not stopping.is_alive() and not self._thread.is_alive():
                 for node in self._nodes:
                     node.destroy_node()
@@ -87,12 +83,15 @@ class Spinner:
             except ExternalShutdownException:
                 return
             except Exception as error:
-                if self._closing.is_set() or not self._context.ok():
-                    return
-                # also an entity that was destroyed between being ready and being taken (InvalidHandle)
-                line = self._throttle.pass_through(type(error).__name__, f"{type(error).__name__}: {error}")
-                if line:
-                    get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
+                self._on_error(error)
+
+    def _on_error(self, error: BaseException) -> None:
+        if self._closing.is_set() or not self._context.ok():
+            return
+        # also an entity that was destroyed between being ready and being taken (InvalidHandle)
+        line = self._throttle.pass_through(type(error).__name__, f"{type(error).__name__}: {error}")
+        if line:
+            get_logger("hybriddepth_ros").warning(f"a callback raised {line}")
 
 
 @contextlib.contextmanager

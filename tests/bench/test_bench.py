@@ -18,7 +18,7 @@ from hybriddepth_ros.bench.estimators import (
     scaling_cases,
     scaling_row,
 )
-from hybriddepth_ros.bench.report import chart, markdown, print_table
+from hybriddepth_ros.bench.report import chart, markdown, print_table, soak_markdown
 from hybriddepth_ros.bench.rows import Row, against, document
 from hybriddepth_ros.bench.scenes import FARTHEST, NEAREST, endless, lens_of, made_slices
 from hybriddepth_ros.estimator import load_estimator
@@ -63,7 +63,8 @@ def test_slices_go_on_for_ever_with_rising_stamps_and_whole_sweeps() -> None:
 
 def test_rows_of_classical_have_their_names_and_a_baseline() -> None:
     rows = cost_rows("classical", updates=4, stacks=2, size=SIZE, count=3)
-    assert [row.name for row in rows] == ["rolling_classical_slice_cost", *(f"stage_{s}" for s in STAGES)]
+    stages = [f"stage_{stage}" for stage in STAGES]
+    assert [row.name for row in rows] == ["rolling_classical_slice_cost", *stages, "all_in_focus"]
     assert rows[0].baseline and rows[0].ratio == pytest.approx(rows[0].value / rows[0].baseline)
     assert all(row.value > 0.0 and row.unit == "ms" for row in rows)
     scaling = scaling_row(*SIZE, 3, 3, 1)
@@ -118,6 +119,29 @@ def test_page_and_table_say_which_targets_were_met(
         assert text in page
     print_table(made)
     assert "rclpy is missing" in capsys.readouterr().out
+
+
+def test_the_page_of_a_soak_has_its_figures_and_its_targets() -> None:
+    result = {
+        "seconds": 3600.0,
+        "rate_hz": 30.0,
+        "image": "640x480",
+        "subscriber_came": 600,
+        "slices_sent": 1000,
+        "slices_received": 999,
+        "estimates": 700,
+        "counted": {"slices not needed": 299},
+        "not_counted": 0,
+        "memory_mb": 250.4,
+        "memory_growth_mb": 1.26,
+        "most_growth_mb": 5.0,
+    }
+    page = soak_markdown(result, "a machine", "abc")
+    assert "# 60 minutes of slices" in page and "a machine" in page and "abc" in page
+    assert "| slices received | 999 (99.90 %) |  |" in page
+    assert "| counted: slices not needed | 299 |  |" in page
+    assert "| slices that no counter has | 0 | 0 |" in page
+    assert "| growth of memory after the first minute | 1.3 MB | < 5 MB |" in page
 
 
 def test_the_plot_draws_every_scaling_row(rows: list[Row]) -> None:

@@ -22,6 +22,7 @@ from hybriddepth_ros.models import (
     CrossDepth,
     FocusEstimate,
     HybridDepth,
+    RollingStack,
     SlicePlace,
     check_choice,
     for_inference,
@@ -97,14 +98,18 @@ def updates(model: SweepNetEstimator, stack: AlignedStack) -> Iterator[FocusEsti
     """Of the whole stack, then of one slice after another, whose images have changed."""
     rolling = model.rolling()
     still = np.eye(3)
-    places = [SlicePlace(row, image, still, True) for row, image in enumerate(stack.images)]
-    yield rolling(stack, list(places))
+    places = [SlicePlace(row, image, still, 0.0) for row, image in enumerate(stack.images)]
+    yield rolling(rolling_stack(stack, places))
     images = stack.images.copy()
     for key, row in enumerate((0, 3, 4, 1), start=5):
         images[row] = images[row][:, ::-1]
-        places[row] = SlicePlace(key, images[row], still, True)
+        places[row] = SlicePlace(key, images[row], still, 0.0)
         changed = AlignedStack(images.copy(), stack.covered, FOCI, 8.0)
-        yield rolling(changed, list(places))
+        yield rolling(rolling_stack(changed, places))
+
+
+def rolling_stack(stack: AlignedStack, places: list[SlicePlace]) -> RollingStack:
+    return RollingStack(tuple(places), stack.covered, FOCI, 8.0, 0, lambda: stack)
 
 
 @pytest.mark.parametrize("name", BY_FILE)

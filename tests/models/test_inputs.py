@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybriddepth_ros.errors import ModelError
-from hybriddepth_ros.models.inputs import check_inputs, fill_missing, pad_to_multiple
+from hybriddepth_ros.models.inputs import check_inputs, fill_missing, pad_to_multiple, to_device
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,39 @@ def test_padding_adds_no_more_than_it_must_and_leaves_the_image_as_it_is(
         assert target - multiple < max(size, least)
     assert torch.equal(padded[:, :height, :width], images)
     assert float(padded.max()) == float(images.max())  # nothing but what was there
+
+
+def test_on_a_cpu_an_array_is_not_copied() -> None:
+    values = np.zeros((2, 4, 4, 3), np.uint8)
+    tensor = to_device(values, "cpu")
+    assert tensor.data_ptr() == values.ctypes.data
+    values[1, 2, 3, 0] = 7
+    assert tensor[1, 2, 3, 0] == 7
+
+
+def test_to_cuda_an_array_goes_pinned_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[object] = []
+
+    class Recorded:
+        def pin_memory(self) -> Recorded:
+            steps.append("pinned")
+            return self
+
+        def to(self, device: str, non_blocking: bool = False) -> Recorded:
+            steps.append((device, non_blocking))
+            return self
+
+    monkeypatch.setattr(torch, "from_numpy", lambda values: Recorded())
+    to_device(np.zeros(3), "cuda:1")
+    assert steps == ["pinned", ("cuda:1", True)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_array_may_be_changed_as_soon_as_it_is_on_its_way_to_cuda() -> None:
+    values = np.zeros((8, 512, 512, 3), np.uint8)
+    sent = []
+    for number in range(10):
+        values[:] = number
+        sent.append(to_device(values, "cuda"))
+    values[:] = 255
+    assert [(int(tensor.min()), int(tensor.max())) for tensor in sent] == [(n, n) for n in range(10)]

@@ -127,7 +127,7 @@ class FakeEstimator:
         return DepthEstimate(
             depth=depth,
             sigma=(depth * np.float32(0.1)),
-            all_in_focus=image,
+            make_all_in_focus=lambda: image,
             registration=Registration.identity(count, count // 2),
             camera=stack.slices[count // 2].camera,
             stamp_ns=stack.slices[count // 2].stamp_ns,

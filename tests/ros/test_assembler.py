@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybriddepth_ros.ros.assembler import MAX_SLICES, StackAssembler
+from hybriddepth_ros.ros.assembler import MAX_SLICES, SliceGaps, StackAssembler
 
 
 def assembler(min_slices: int = 0) -> tuple[StackAssembler[int], Counter[str]]:
@@ -124,3 +124,26 @@ def test_no_stack_ever_mixes_sweeps_or_repeats_a_slice(slices: list[tuple[int, i
         assert len(set(sweeps)) == 1 and sorted(indices) == [0, 1, 2]
         assert stack == sorted(stack)
     assert 3 * len(stacks) + sum(dropped.values()) <= len(slices)
+
+
+def missing(*slices: tuple[int, int], count: int = 4) -> int:
+    gaps = SliceGaps()
+    return sum(gaps.before(sweep, index, count) for sweep, index in slices)
+
+
+def test_slices_that_did_not_come_are_counted_wherever_they_would_have_been() -> None:
+    whole = [(sweep, index) for sweep in range(3, 6) for index in range(4)]
+    assert missing(*whole) == missing(*whole[2:]) == 0  # joined in the middle
+    for gone in range(1, len(whole) - 1):
+        assert missing(*whole[:gone], *whole[gone + 1 :]) == 1
+    assert missing((3, 0), (3, 3), (4, 2)) == 2 + 2
+
+
+def test_what_comes_late_twice_or_from_another_sweep_number_is_not_missing_again() -> None:
+    assert missing((3, 0), (3, 2), (3, 1), (3, 3)) == 1
+    assert missing((3, 2), (3, 3), (4, 0), (3, 1), (4, 1)) == 0
+    assert missing((3, 0), (3, 0), (3, 1), (3, 1), (3, 2), (3, 3), (4, 0)) == 0
+    assert missing((3, 2), (3, 3), (5, 0), (5, 1)) == 0  # a capture had the number between
+    assert missing((0, 2), (0, 3), (0, 0), (0, 1), (0, 2)) == 0  # started anew
+    assert missing((0, 0), (5, 0), (9, 0), count=0) == 0 and missing((0, 0), (1, 9)) == 0
+    assert missing((0, 0), (1, 60_000), count=65_535) == 0  # no sweep has so many

@@ -21,10 +21,20 @@ from hybriddepth_msgs.msg import FocalSlice
 from hybriddepth_ros.cli import main
 from hybriddepth_ros.errors import DatasetError, HybridDepthError
 from hybriddepth_ros.estimator import load_estimator
-from hybriddepth_ros.evaluation.bag_frames import BagSource, RecordedSource, is_bag
+from hybriddepth_ros.evaluation.bag_frames import (
+    COMPRESSED_SLICE_TYPE,
+    BagSource,
+    RecordedSource,
+    is_bag,
+)
 from hybriddepth_ros.ros.bag import bag_counts, message_definition
 from hybriddepth_ros.ros.decoding import from_time
-from hybriddepth_ros.ros.messages import to_time
+from hybriddepth_ros.ros.messages import (
+    camera_intrinsics,
+    compressed_slice_message,
+    image_array,
+    to_time,
+)
 from hybriddepth_ros.ros.recorded_graph import RecordedGraph
 from hybriddepth_ros.ros.replayed import ReplayedGraph
 from hybriddepth_ros.ros.spin import spinning_node
@@ -38,8 +48,9 @@ CAMERA = {
     "simulated.loop_frames": 10,
     "simulated.frame_rate": 10.0,
 }
-SLICE, TRUTH, DEPTH = (
+SLICE, COMPRESSED, TRUTH, DEPTH = (
     "/focus_camera/slice",
+    "/focus_camera/slice/compressed",
     "/focus_camera/ground_truth/depth",
     "/focus_camera/depth/image_rect",
 )
@@ -56,8 +67,21 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rewritten(bag: Path, out: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> Path:
+Message = tuple[str, bytes]  # of a topic
+
+
+def rewritten(bag: Path, out: Path, change: Callable[[str, bytes], Message | None]) -> Path:
     """A copy of a bag with each message's topic and bytes changed, or left out."""
+
+    def changed(topic: str, data: bytes, kind: str) -> list[tuple[str, bytes, str]]:
+        found = change(topic, data)
+        return [] if found is None else [(*found, kind)]
+
+    return copied(bag, out, changed)
+
+
+def copied(bag: Path, out: Path, change: Callable[[str, bytes, str], list[tuple[str, bytes, str]]]) -> Path:
+    """A copy of a bag with any number of messages, (topic, bytes, type), in place of each."""
     from rosbags.highlevel import AnyReader
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -65,16 +89,29 @@ def rewritten(bag: Path, out: Path, change: Callable[[str, bytes], tuple[str, by
     with AnyReader([bag]) as reader, writer:
         made: dict[tuple[str, str], Any] = {}
         for connection, received_ns, data in reader.messages():
-            changed = change(connection.topic, data)
-            if changed is None:
-                continue
-            topic, data = changed
-            key = (topic, connection.msgtype)
-            if key not in made:
-                text, type_hash = message_definition(connection.msgtype)
-                made[key] = writer.add_connection(topic, connection.msgtype, msgdef=text, rihs01=type_hash)
-            writer.write(made[key], received_ns, data)
+            for topic, written, kind in change(connection.topic, data, connection.msgtype):
+                key = (topic, kind)
+                if key not in made:
+                    text, type_hash = message_definition(kind)
+                    made[key] = writer.add_connection(topic, kind, msgdef=text, rihs01=type_hash)
+                writer.write(made[key], received_ns, written)
     return out
+
+
+def compressed(bag: Path, out: Path, codec: str, keep_raw: bool = False) -> Path:
+    """A copy of a bag whose slices, or further ones, are compressed as the sweep node does it."""
+
+    def change(topic: str, data: bytes, kind: str) -> list[tuple[str, bytes, str]]:
+        as_it_is = [(topic, data, kind)]
+        if topic != SLICE:
+            return as_it_is
+        raw = deserialize_message(data, FocalSlice)
+        image, camera = image_array(raw.image), camera_intrinsics(raw.camera_info)
+        assert camera is not None
+        made = serialize_message(compressed_slice_message(image, camera, raw.focus, codec))
+        return [*(as_it_is if keep_raw else []), (COMPRESSED, made, COMPRESSED_SLICE_TYPE)]
+
+    return copied(bag, out, change)
 
 
 def without(topic: str) -> Callable[[str, bytes], tuple[str, bytes] | None]:
@@ -130,6 +167,64 @@ def test_the_command_scores_a_bag_in_all_three_ways(bag: Path, tmp_path: Path) -
     assert live == pytest.approx(offline)
     for frame in recorded.keys() & offline.keys():
         assert recorded[frame] == pytest.approx(offline[frame])
+
+
+def test_compressed_slices_of_a_bag_are_read_where_there_are_no_others(bag: Path, tmp_path: Path) -> None:
+    raw, png, jpeg = (
+        BagSource(path)
+        for path in (
+            bag,
+            compressed(bag, tmp_path / "png", "png"),
+            compressed(bag, tmp_path / "jpeg", "jpeg"),
+        )
+    )
+    assert png.compressed and jpeg.compressed and not raw.compressed
+    assert png.names() == jpeg.names() == raw.names()
+    estimator = load_estimator("classical", "cpu")
+    errors = []
+    for source in (raw, png, jpeg):
+        frame = source.load(0)
+        estimate = estimator(frame.stack, frame.reference)
+        errors.append(np.nanmedian(np.abs(estimate.depth / frame.depth_m() - 1.0)))
+    # PNG: every bit, and so the same to the last digit; JPEG nearly.
+    for one, other in zip(raw.load(0).stack.slices, png.load(0).stack.slices, strict=True):
+        assert np.array_equal(one.image, other.image) and one.camera == other.camera
+    assert errors[1] == errors[0] and errors[2] != errors[0]
+    assert errors[2] == pytest.approx(errors[0], abs=0.01)
+
+
+def test_of_a_bag_with_both_kinds_the_raw_slices_are_read(bag: Path, tmp_path: Path) -> None:
+    both = BagSource(compressed(bag, tmp_path / "both", "jpeg", keep_raw=True))
+    assert not both.compressed and both.slice_topic == SLICE
+    for one, other in zip(BagSource(bag).load(0).stack.slices, both.load(0).stack.slices, strict=True):
+        assert np.array_equal(one.image, other.image)
+
+
+def test_the_command_scores_a_compressed_bag_offline_and_live_alike(bag: Path, tmp_path: Path) -> None:
+    sent = compressed(bag, tmp_path / "jpeg", "jpeg")
+    found = []
+    for mode in ([], ["--live"]):
+        out = tmp_path / "".join(["out", *mode])
+        command = ["evaluate", str(sent), "--out", str(out), "--model", "classical", "--frames", "2", *mode]
+        assert main(command) == 0
+        document = json.loads((out / "metrics.json").read_text())
+        assert not document["failures"]
+        found.append({row["frame"]: row["abs_rel"] for row in document["per_frame"]})
+    assert len(found[0]) == 2 and found[1] == pytest.approx(found[0])
+
+
+def test_a_damaged_compressed_slice_is_passed_over_and_counted(bag: Path, tmp_path: Path) -> None:
+    sent, broken = compressed(bag, tmp_path / "png", "png"), bytearray()
+
+    def damage(topic: str, data: bytes) -> Message:
+        if topic == COMPRESSED and not broken:
+            middle = len(data) // 2
+            broken.extend(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+            return topic, bytes(broken)
+        return topic, data
+
+    source = BagSource(rewritten(sent, tmp_path / "broken", damage))
+    assert source.dropped["slice refused"] == 1
 
 
 def test_live_results_say_which_weights_the_node_ran(bag: Path, tmp_path: Path) -> None:
@@ -210,7 +305,12 @@ def test_a_bag_without_slices_or_truth_names_topic_and_expectation(
     assert f"expected a ground-truth depth on {TRUTH}" in refused(no_truth, "--recorded")
     no_depth = rewritten(bag, tmp_path / "no_depth", without(DEPTH))
     assert f"expected recorded depth on {DEPTH}" in refused(no_depth, "--recorded")
-    assert "/elsewhere/slice" in refused(bag, "--namespace", "elsewhere")
+    assert "/elsewhere/slice or /elsewhere/slice/compressed" in refused(bag, "--namespace", "elsewhere")
+
+
+def test_a_model_beside_recorded_is_refused_as_none_runs(bag: Path, refused: Callable[..., str]) -> None:
+    line = refused(bag, "--recorded", "--model", "classical")
+    assert "--model: expected not with --recorded" in line
 
 
 def test_a_topic_of_another_type_names_both_types(
