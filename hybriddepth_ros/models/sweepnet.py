@@ -46,10 +46,6 @@ class SweepDistribution:
     log_probability: Tensor
     spacing: Tensor
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All five, in order: what an engine's graph gives."""
-        return self.position, self.scale, self.coarse, self.log_probability, self.spacing
-
 
 class SweepNet(nn.Module):
     """The network. Widths: channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image; of what is known of a pixel

@@ -49,7 +49,12 @@ class WholeSweep(nn.Module):
 
     def forward(self, stack: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
         found: SweepDistribution = self.network(stack, positions)
-        return found.tensors()
+        return tensors_of(found)
+
+
+def tensors_of(found: SweepDistribution) -> tuple[Tensor, ...]:
+    """All five, in the order that SweepDistribution takes them in: what an engine's graph gives."""
+    return found.position, found.scale, found.coarse, found.log_probability, found.spacing
 
 
 class FoldedFocusMix(nn.Module):

@@ -22,7 +22,7 @@ from hybriddepth_ros.models.base import AlignedStack, FocusEstimate, RollingStac
 from hybriddepth_ros.models.engines import Compiled
 from hybriddepth_ros.models.sweepnet import SweepDistribution, SweepNet
 from hybriddepth_ros.models.sweepnet_features import slice_geometry
-from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSweep
+from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSweep, tensors_of
 
 Maps = tuple[Tensor, ...]  # of a slice, [1, c, h, w] each: what SweepNet.forward keeps of it
 Floats = npt.NDArray[np.float32]
@@ -165,7 +165,7 @@ class OneNew(nn.Module):
             return torch.cat([next(volumes), own]).index_select(0, order).split(1)
 
         found, maps = _one_new(self.network, image, mean, positions, joined, new)
-        return *found.tensors(), *maps
+        return *tensors_of(found), *maps
 
 
 def by_engine(
