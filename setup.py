@@ -37,7 +37,12 @@ setup(
     python_requires=">=3.11",
     install_requires=["setuptools"],
     extras_require={
-        "onnx": ["onnx", "onnxruntime"],  # `hybriddepth weights export`, and running what it wrote
+        "onnx": [
+            "onnx",
+            "onnxruntime",
+        ],  # `hybriddepth weights export`, running what it wrote, `engine: onnx`
+        "openvino": ["openvino"],  # `engine: openvino`
+        "tensorrt": ["onnxruntime-gpu", "tensorrt"],  # `engine: tensorrt`, and `engine: onnx` on CUDA
         "v4l2": ["linuxpy"],  # the camera `v4l2`
         "optotune": ["pyserial"],  # the lens `optotune`
     },

@@ -52,7 +52,7 @@ def main() -> None:
     network = made(MODELS[options.model])
     candidates: dict[str, Any] = {"plain": plain(network).to(options.device)}
     for precision in ("float32", "bfloat16", "float16") if on_gpu else ("float32", "int8"):
-        candidates[precision] = for_inference(network, options.device, precision)
+        candidates[precision] = for_inference(network, options.device, precision, "torch")
     if options.engines:
         candidates |= engines(network)
     inputs = made_inputs(options.device)

@@ -16,12 +16,14 @@ from hybriddepth_ros.errors import ParameterError, RegistrationError
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice, FocalStack
 from hybriddepth_ros.image_files import ImageRGB, to_grey
 from hybriddepth_ros.models import (
+    AUTO,
     NO_PRIOR,
     PRECISIONS,
     AlignedStack,
     FocusEstimate,
     RollingModel,
     RollingStack,
+    SlicePlace,
     load_model,
     load_prior,
     rolling_model,
@@ -134,12 +136,13 @@ class DepthEstimator:
         precision: str = PRECISIONS[0],
         prior: str = NO_PRIOR,
         prior_weights: str = "",
+        engine: str = AUTO,
     ) -> None:
         self.model_name, self.prior_name = model, prior
         self.options = options or EstimatorOptions()
         # The prior first: it is refused for some models, whose weights take seconds to load.
         self._prior = load_prior(prior, model, device, prior_weights)
-        self._model = load_model(model, device, weights, precision)
+        self._model = load_model(model, device, weights, precision, engine)
 
     @property
     def device(self) -> str:
@@ -174,10 +177,11 @@ class DepthEstimator:
             focus, aligned, lambda: aligned, registration, stack.slices[reference], stack.camera, clock
         )
 
-    def warm_up(self, width: int = 640, height: int = 480, slices: int = 5) -> None:
-        """Estimate a made-up stack, so that libraries, threads and memory are ready for the first real one.
+    def warm_up(self, width: int = 640, height: int = 480, slices: int = 5, *, rolling: bool = False) -> None:
+        """Estimate a made-up stack, so that engine, libraries, threads and memory are ready for the first
+        real one, which takes several times as long as later ones otherwise.
 
-        The first estimate takes several times as long as later ones otherwise.
+        rolling: also one new slice of it.
         """
         rng = np.random.default_rng(0)
         sharp = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), (0, 0), 1.0)
@@ -190,6 +194,18 @@ class DepthEstimator:
         lens = ThinLens(focal_length_mm=4.0, f_number=2.0, pixel_pitch_um=4.0)
         with suppress(RegistrationError):
             _ = self(FocalStack(stack, lens=lens, name="warm-up")).all_in_focus
+        if rolling:
+            images = np.stack([one.image for one in stack])
+            covered, focus = np.ones(images.shape[:3], np.bool_), foci.astype(np.float32)
+            blur = blur_px_per_diopter(lens)
+            aligned = AlignedStack(images, covered, focus, blur)
+            model = self.rolling_model()
+            for first in (0, 1):  # all are new, then one
+                keys = range(first, first + slices)
+                places = [
+                    SlicePlace(key, image, np.eye(3), 0.0) for key, image in zip(keys, images, strict=True)
+                ]
+                model(RollingStack(places, covered, focus, blur, 0, lambda: aligned))
 
     def rolling_model(self) -> RollingModel:
         """The model as it takes one new slice at a time; knows nothing of any slice yet."""
@@ -246,13 +262,15 @@ def load_estimator(
     precision: str = PRECISIONS[0],
     prior: str = NO_PRIOR,
     prior_weights: str = "",
+    engine: str = AUTO,
 ) -> DepthEstimator:
     """The estimator for a model by name; ModelError for an unknown one. device: auto (cuda if there is one),
     cpu, cuda. weights: an installed name or a file, "" = the first installed for this model. precision:
     float32, int8 (cpu), bfloat16 or float16 (cuda), for models that take weights. prior: none, or
     depth_anything, which is joined with the model's estimate; prior_weights: as weights, of the prior.
+    engine: what computes models with weights: auto, torch, compile, onnx, openvino (cpu) or tensorrt (cuda).
     """
-    return DepthEstimator(model, device, options, weights, precision, prior, prior_weights)
+    return DepthEstimator(model, device, options, weights, precision, prior, prior_weights, engine)
 
 
 def reference_index(stack: FocalStack, rule: str) -> int:

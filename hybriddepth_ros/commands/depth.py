@@ -10,6 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from hybriddepth_ros.commands.options import (
+    ENGINE_HELP,
     EstimatorAssignments,
     Prior,
     PriorWeights,
@@ -55,6 +56,7 @@ def depth(
             "float16 (cuda).",
         ),
     ] = "float32",
+    engine: Annotated[str, typer.Option("--engine", help=ENGINE_HELP)] = "auto",
     prior: Prior = "none",
     prior_weights: PriorWeights = None,
     parameter: EstimatorAssignments = None,
@@ -79,13 +81,13 @@ def depth(
     from hybriddepth_ros.models.prior import check_prior
 
     options = from_mapping(EstimatorOptions, parse_assignments(parameter or ()), where="-p")
-    check_model(model, device, weights or "", precision)
+    check_model(model, device, weights or "", precision, engine)
     check_prior(prior, model, prior_weights or "")
     out = out or Path("out") / stack.resolve().name.removesuffix(".yaml")
     with OutputFolder(out, FILES) as folder:  # refused here rather than after the computation
         focal_stack = FocalStack.load(stack)  # and a stack that cannot be used, before weights are read
         estimator = load_estimator(
-            model, device, options, weights or "", precision, prior, prior_weights or ""
+            model, device, options, weights or "", precision, prior, prior_weights or "", engine
         )
         began = time.perf_counter()
         estimate = estimator(focal_stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import os
@@ -162,7 +163,19 @@ def check_gpu() -> list[Check]:
     else:
         step = "only for speed: an NVIDIA GPU and torch's CUDA build"
         checks.append(Check("GPU", "ok", "none: models run on the CPU", step))
-    return checks
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [*checks, Check("engines", "ok", f"on {device}: {', '.join(_engines(device))}")]
+
+
+def _engines(device: str) -> Iterable[str]:
+    from hybriddepth_ros.errors import ModelError
+    from hybriddepth_ros.models.engine_choice import engines_on
+    from hybriddepth_ros.models.engines import require_engine
+
+    for engine in engines_on(device):
+        with contextlib.suppress(ModelError):
+            require_engine(engine, device)
+            yield engine
 
 
 def check_dds() -> list[Check]:

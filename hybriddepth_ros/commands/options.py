@@ -19,6 +19,10 @@ EstimatorAssignments = Annotated[
     ),
 ]
 
+ENGINE_HELP = (
+    "What computes models with weights: auto (the fastest as measured), torch, compile, onnx, openvino "
+    "(cpu), tensorrt (cuda)."
+)
 Prior = Annotated[
     str,
     typer.Option(
@@ -59,10 +63,10 @@ def check_device(device: str) -> str:
     return device
 
 
-def check_model(model: str, device: str, weights: str, precision: str) -> None:
+def check_model(model: str, device: str, weights: str, precision: str, engine: str = "auto") -> None:
     """ParameterError for what no weights could mend: told before anything large is read."""
     try:
-        models.check_choice(model, device, weights, precision)
+        models.check_choice(model, device, weights, precision, engine)
     except ModelError as error:
         raise ParameterError(f"--{error}") from None
 

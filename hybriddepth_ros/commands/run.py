@@ -11,7 +11,13 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from hybriddepth_ros.commands.options import by_node, check_device, check_namespace, parse_assignments
+from hybriddepth_ros.commands.options import (
+    ENGINE_HELP,
+    by_node,
+    check_device,
+    check_namespace,
+    parse_assignments,
+)
 from hybriddepth_ros.commands.status import StatusLine, describe
 from hybriddepth_ros.commands.stopping import stop_on_signals
 from hybriddepth_ros.errors import ParameterError
@@ -50,6 +56,7 @@ def run(
             "float16 (cuda).",
         ),
     ] = None,
+    engine: Annotated[Optional[str], typer.Option("--engine", help=ENGINE_HELP)] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Namespace of both nodes.")] = "focus_camera",
     seconds: Annotated[
         Optional[float],
@@ -70,7 +77,7 @@ def run(
     ROS_DOMAIN_ID and the discovery settings of the environment hold. Ends with Ctrl-C, or after --seconds.
     """
     with stop_on_signals() as stop:
-        overrides = _overrides(camera, stack, model, weights, device, precision, parameter)
+        overrides = _overrides(camera, stack, model, weights, device, precision, engine, parameter)
         check_environment()
         from hybriddepth_ros.ros.graph import DepthGraph
         from hybriddepth_ros.ros.quiet import quiet_start
@@ -102,6 +109,7 @@ def _overrides(
     weights: str | None,
     device: str | None,
     precision: str | None,
+    engine: str | None,
     parameter: list[str] | None,
 ) -> dict[str, dict[str, Any]]:
     """Node -> parameter -> value; `-p` is stronger than the other options."""
@@ -120,6 +128,8 @@ def _overrides(
         overrides["depth"]["device"] = check_device(device)
     if precision is not None:
         overrides["depth"]["precision"] = precision
+    if engine is not None:
+        overrides["depth"]["engine"] = engine
     for node, values in by_node(parse_assignments(parameter or ()), tuple(overrides)).items():
         overrides[node] |= values
     return overrides

@@ -23,6 +23,7 @@ from hybriddepth_ros.models.base import (
     takes_weights,
     usable_precision,
 )
+from hybriddepth_ros.models.engine_choice import AUTO, ENGINES
 from hybriddepth_ros.models.prior import NO_PRIOR, PRIORS, DepthPrior, load_prior
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hybriddepth_ros.models.inference import for_inference
 
 __all__ = [
+    "AUTO",
+    "ENGINES",
     "NO_PRIOR",
     "PRECISIONS",
     "PRIORS",

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.errors import ModelError
+from hybriddepth_ros.models.engine_choice import AUTO, check_engine
 from hybriddepth_ros.parameters import nearest_name
 
 
@@ -83,7 +84,7 @@ class RollingModel(Protocol):
     """Inverse depth again and again of a stack of which one slice is new each time, so that what was made of
     the others may be kept. A slice may have been new in a stack that it was not called with.
 
-    reads_aligned: whether it looks at `stack.aligned`, whose images then are moved finely.
+    reads_aligned: whether it looks at fine structure in `stack.aligned`, whose images then are moved finely.
     """
 
     reads_aligned: bool
@@ -140,16 +141,21 @@ def model_names() -> tuple[str, ...]:
 
 
 def load_model(
-    name: str, device: str = "auto", weights: str = "", precision: str = PRECISIONS[0]
+    name: str,
+    device: str = "auto",
+    weights: str = "",
+    precision: str = PRECISIONS[0],
+    engine: str = AUTO,
 ) -> DepthModel:
     """A model by name; ModelError names an unknown model, missing weights or a device that is not there.
 
     weights: an installed name or a file, for models that take them; "" = the first installed for the model.
-    precision: of their arithmetic, see `models.inference.for_inference`.
+    precision: of their arithmetic, see `models.inference.for_inference`. engine: what computes it, one of
+    ENGINES.
     """
-    check_choice(name, device, weights, precision)
+    check_choice(name, device, weights, precision, engine)
     module, _, attribute = _MODELS[name].partition(":")
-    arguments = (device, weights, precision) if takes_weights(name) else (device,)
+    arguments = (device, weights, precision, engine) if takes_weights(name) else (device,)
     try:
         made: DepthModel = getattr(importlib.import_module(module), attribute)(*arguments)
     except ImportError as error:  # a robot that runs `classical` needs neither torch nor safetensors
@@ -158,7 +164,7 @@ def load_model(
     return made
 
 
-def check_choice(name: str, device: str, weights: str, precision: str) -> None:
+def check_choice(name: str, device: str, weights: str, precision: str, engine: str = AUTO) -> None:
     """ModelError for what `load_model` refuses whatever is installed: found without importing a network."""
     if name not in _MODELS:
         known = ", ".join(_MODELS)
@@ -173,6 +179,7 @@ def check_choice(name: str, device: str, weights: str, precision: str) -> None:
         only = " only" if len(possible) == 1 else ""
         raise ModelError(f"precision: {name} knows {', '.join(possible)}{only}, got {precision!r}")
     check_precision(precision, device)
+    check_engine(name, engine, device, precision, takes_weights(name))
 
 
 def takes_weights(name: str) -> bool:

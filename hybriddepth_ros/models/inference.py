@@ -2,8 +2,8 @@
 
 `for_inference` gives a copy in which batch normalisations are folded into their convolutions, convolutions
 after a doubling of the image work on the small image, and weights lie channels-last. On a GPU the networks'
-arithmetic is captured as CUDA graphs. A reduced precision is a choice of its own: int8 on a CPU, half
-precision on a GPU.
+arithmetic is captured as CUDA graphs; another engine than PyTorch's takes it over altogether. A reduced
+precision is a choice of its own: int8 on a CPU, half precision on a GPU.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hybriddepth_ros.models.base import check_precision
 from hybriddepth_ros.models.crossdepth import CrossAttentionFusion, CrossDepth
 from hybriddepth_ros.models.cuda_graph import CudaGraph
+from hybriddepth_ros.models.engine_choice import AUTO, TORCH, check_engine, chosen_engine
+from hybriddepth_ros.models.engines import CompiledMethod, in_graph
 from hybriddepth_ros.models.feature_pyramid import ConvBlock
 from hybriddepth_ros.models.hybriddepth import HybridDepth
 from hybriddepth_ros.models.int8 import Int8Conv2d, Int8Linear, Quantised, quantise
@@ -32,15 +34,23 @@ FLOAT32, INT8 = "float32", "int8"
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT32) -> Network:
+def for_inference(
+    network: Network, device: str = "cpu", precision: str = FLOAT32, engine: str = AUTO
+) -> Network:
     """A copy of a network with its weights, on `device`: called as the network is, and never to be trained.
 
     precision: `float32`, whose results differ from the network's by rounding; `int8` (CPU), for the
     convolutions of the focal volume and the linear layers of the prior; `bfloat16` or `float16` (CUDA), for
     prior and focal volume. Alignment, regression and fusion are in float32 always: the ratio of two depths
-    has poles that half precision cannot hold. ModelError for a precision that the device cannot do.
+    has poles that half precision cannot hold. engine: one of ENGINES, for prior, focal volume and
+    HybridDepth's refinement; CrossDepth's fusion, which is mostly one attention over all pixels, stays
+    PyTorch's.
+    ModelError for a precision or an engine that the device cannot do.
     """
     check_precision(precision, device)
+    model = type(network).__name__.lower()
+    check_engine(model, engine, device, precision, has_weights=True)
+    engine = chosen_engine(engine, model, device, precision)
     ready = copy.deepcopy(network).eval().requires_grad_(False)
     fold_batch_norms(ready)
     _replace(ready, _on_the_small_image)
@@ -55,6 +65,9 @@ def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT3
     for part, name in _cores(ready):
         core: Core = getattr(part, name)
         is_fusion = part not in (ready.relative_depth, ready.focal_volume)
+        if engine != TORCH and not isinstance(part, CrossAttentionFusion):
+            setattr(part, name, CompiledMethod(part, name, engine, device, f"{model}'s {name}"))
+            continue
         if precision == INT8 and not is_fusion:
             setattr(part, name, _one_by_one(core))
         elif device.startswith("cuda"):
@@ -64,11 +77,10 @@ def for_inference(network: Network, device: str = "cpu", precision: str = FLOAT3
 
 
 def release_memory(network: Any) -> None:
-    """Give back what a network that was made ready keeps on a CUDA device beside its weights."""
-    graphs = [getattr(part, name, None) for part, name in _cores(network)]
-    for graph in graphs:
-        if isinstance(graph, CudaGraph):
-            graph.release()
+    """Give back what a network that was made ready keeps beside its weights."""
+    for core in (getattr(part, name, None) for part, name in _cores(network)):
+        if isinstance(core, (CudaGraph, CompiledMethod)):
+            core.release()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
@@ -108,6 +120,12 @@ class UpsampledConv(nn.Module):
         height, width = x.shape[-2:]
         source = _source(x, self.phases[0])
         parts = [phase(source) for phase in self.phases]  # one row and one column too many
+        if in_graph():
+            cut = [
+                part[:, :, index // 2 : index // 2 + height, index % 2 : index % 2 + width]
+                for index, part in enumerate(parts)
+            ]
+            return nn.functional.pixel_shuffle(torch.stack(cut, dim=2).flatten(1, 2), 2)
         shape = (len(x), parts[0].shape[1], 2 * height, 2 * width)
         result = torch.empty(shape, dtype=parts[0].dtype, device=x.device, memory_format=torch.channels_last)
         for index, part in enumerate(parts):

@@ -17,11 +17,13 @@ from hybriddepth_ros.image_files import ImageRGB, smaller, to_grey
 from hybriddepth_ros.models.base import (
     AlignedStack,
     FocusEstimate,
-    check_precision,
+    check_choice,
     find_device,
     is_out_of_memory,
 )
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
+from hybriddepth_ros.models.engine_choice import AUTO
+from hybriddepth_ros.models.engines import require_engine
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.inference import for_inference, release_memory
@@ -42,15 +44,18 @@ STEP_SHARE = 12.0**-0.5  # standard deviation of an error that is spread evenly 
 class PublishedEstimator:
     """One of the papers' networks with its weights. See DepthModel.
 
-    weights: an installed name or a file; "" = the first installed for this model. precision: see
+    weights: an installed name or a file; "" = the first installed for this model. precision, engine: see
     `for_inference`.
     """
 
     model = ""
 
-    def __init__(self, device: str = "auto", weights: str = "", precision: str = "float32") -> None:
+    def __init__(
+        self, device: str = "auto", weights: str = "", precision: str = "float32", engine: str = AUTO
+    ) -> None:
         self.device = find_device(device)
-        check_precision(precision, self.device)
+        check_choice(self.model, self.device, weights, precision, engine)
+        require_engine(engine, self.device)  # before the weights, which take seconds
         self.config, tensors = load_weights(weights, self.model)
         self.weights = self.config.identity
         network = build_network(self.config)
@@ -59,7 +64,7 @@ class PublishedEstimator:
         except WeightsError as error:
             raise WeightsError(f"{self.config.name}: {error}") from None
         try:
-            self.network = for_inference(network, self.device, precision)
+            self.network = for_inference(network, self.device, precision, engine)
         except RuntimeError as error:
             raise ModelError(f"{self.model} on {self.device}: {one_line(error)}") from None
 

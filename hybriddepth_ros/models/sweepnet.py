@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,10 +113,12 @@ class SweepNet(nn.Module):
         x = self.through_levels(self.known(fine, measures, 0.5 * level + 2.0), mixed)  # [B N, c, H/4, W/4]
         if kept is not None:
             kept.append(x)
-        return self.distribution(fine, x, measures, positions)
+        return self.distribution(fine.unflatten(0, (batch, -1)).unbind(1), x, measures, positions)
 
-    def distribution(self, fine: Tensor, x: Tensor, measures: Tensor, positions: Tensor) -> SweepDistribution:
-        """Of fine [B N, c, H/2, W/2], the volume x [B N, c, H/4, W/4], measures [B, N, 9, H/4, W/4]."""
+    def distribution(
+        self, fine: Sequence[Tensor], x: Tensor, measures: Tensor, positions: Tensor
+    ) -> SweepDistribution:
+        """Of N fine maps [B, c, H/2, W/2], the volume x [B N, c, H/4, W/4], measures [B, N, 9, H/4, W/4]."""
         batch, slices = positions.shape
         score, offset = self.slice_head(x).float().unflatten(0, (batch, slices)).unbind(2)
         score = score + (measures * self.measure_logits[:, None, None]).sum(dim=2)
@@ -131,10 +133,10 @@ class SweepNet(nn.Module):
         volume = x.unflatten(0, (batch, slices))
         weight = share[:, :, None].to(x.dtype)
         fine_weight = F.interpolate(weight[:, :, 0], scale_factor=2.0)[:, :, None]
-        in_focus = _sum_over_slices(fine.unflatten(0, (batch, slices)), fine_weight)  # [B, c, H/2, W/2]
+        in_focus = _sum_over_slices(fine, fine_weight)  # [B, c, H/2, W/2]
         about = torch.cat([mean / spacing, spread / spacing], dim=1)
         features = self._surroundings(
-            in_focus, _sum_over_slices(volume, weight), largest_slice(volume, dim=1), about
+            in_focus, _sum_over_slices(volume.unbind(1), weight), largest_slice(volume, dim=1), about
         )
         estimate = torch.cat(
             [mean / spacing + self.head_residual(features).float(), self.head_scale(features).float()], dim=1
@@ -157,7 +159,7 @@ class SweepNet(nn.Module):
         learnt, own, shared = self.join_measures.columns()
         total = F.conv2d(self.enter(fine), learnt)
         total.add_(F.conv2d(_channels_last(measures.flatten(0, 1)), own))
-        total.unflatten(0, measures.shape[:2]).add_(F.conv2d(_channels_last(level[:, 0]), shared)[:, None])
+        total = _add_to_slices(total, F.conv2d(_channels_last(level[:, 0]), shared))
         return self.join_measures(total)
 
     def _surroundings(self, in_focus: Tensor, mean: Tensor, largest: Tensor, about: Tensor) -> Tensor:
@@ -207,25 +209,20 @@ class Stem(nn.Sequential):
 
     def forward(self, stack: Tensor) -> Tensor:
         """[B N, c, H/2, W/2] of stack [B, N, 3, H, W] 0..1."""
-        return self._of(stack.flatten(0, 1), stack)
+        return self.beside(stack.flatten(0, 1), stack.mean(dim=1))
 
-    def of_one(self, stack: Tensor, index: int) -> Tensor:
-        """[B, c, H/2, W/2] of one slice of it."""
-        return self._of(stack[:, index], stack)
-
-    def _of(self, images: Tensor, stack: Tensor) -> Tensor:
+    def beside(self, images: Tensor, mean: Tensor) -> Tensor:
+        """[B n, c, H/2, W/2] of n slices each, images [B n, 3, H, W], and the mean of all [B, 3, H, W]."""
         convolution, norm, activation = self
         assert isinstance(convolution, nn.Conv2d)
         image, contrast = convolution.weight.split([3, 3], dim=1)
         contrast = _CONTRAST * contrast
         own = F.conv2d(_channels_last(images), 2.0 * image + contrast, None, 2, 1)
-        mean = stack.mean(dim=1)
         # The 1 that is taken from images ends at their rim.
         common = torch.cat([mean, torch.ones_like(mean[:, :1])], dim=1)
         weight = torch.cat([-contrast, -image.sum(dim=1, keepdim=True)], dim=1)
         shared = F.conv2d(_channels_last(common), weight, convolution.bias, 2, 1)
-        own.unflatten(0, (len(stack), -1)).add_(shared[:, None])
-        return activation(norm(own))
+        return activation(norm(_add_to_slices(own, shared)))
 
 
 class Joining(nn.Sequential):
@@ -373,11 +370,19 @@ def _channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _sum_over_slices(volume: Tensor, weight: Tensor) -> Tensor:
-    """[B, c, h, w] of volume [B, N, c, h, w] and weight [B, N, 1, h, w], without the product in memory."""
-    total = volume[:, 0] * weight[:, 0]
-    for index in range(1, volume.shape[1]):
-        total = torch.addcmul(total, volume[:, index], weight[:, index])
+def _add_to_slices(slices: Tensor, shared: Tensor) -> Tensor:
+    """slices [B N, c, h, w], overwritten by their sums with what their sample shares [B, c, h, w]."""
+    if len(shared) == 1:
+        return slices.add_(shared)
+    slices.unflatten(0, (len(shared), -1)).add_(shared[:, None])
+    return slices
+
+
+def _sum_over_slices(volume: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """[B, c, h, w] of N maps [B, c, h, w] and weight [B, N, 1, h, w], without the product in memory."""
+    total = volume[0] * weight[:, 0]
+    for index in range(1, len(volume)):
+        total = torch.addcmul(total, volume[index], weight[:, index])
     return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,14 +21,16 @@ from hybriddepth_ros.models.base import (
 )
 from hybriddepth_ros.models.checkpoint_files import sha256_of
 from hybriddepth_ros.models.classical import UNCOVERED_SIGMA_FACTOR
+from hybriddepth_ros.models.engine_choice import AUTO, TORCH, chosen_engine
+from hybriddepth_ros.models.engines import Compiled
 from hybriddepth_ros.models.focus_fit import blur_of
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.freed_memory import keep_freed_memory
 from hybriddepth_ros.models.inference import HALF
 from hybriddepth_ros.models.inputs import pad_to_multiple, to_device
 from hybriddepth_ros.models.sweepnet import MULTIPLE, SweepDistribution
-from hybriddepth_ros.models.sweepnet_inference import PreparedSweep, ready
-from hybriddepth_ros.models.sweepnet_rolling import RollingSweepNet
+from hybriddepth_ros.models.sweepnet_inference import PreparedSweep, WholeSweep, ready
+from hybriddepth_ros.models.sweepnet_rolling import Maps, OneNew, RollingSweepNet, by_engine, with_one_new
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet
 from hybriddepth_ros.models.weights_config import identity
 
@@ -40,11 +42,13 @@ SMALLEST_SIDE = 96  # px of an image that is made smaller for that
 
 
 class SweepNetEstimator:
-    """The shipped network, or the one in a file. See DepthModel."""
+    """The shipped network, or the one in a file. See DepthModel; engine: one of ENGINES."""
 
-    def __init__(self, device: str = "auto", weights: str = "", precision: str = "float32") -> None:
+    def __init__(
+        self, device: str = "auto", weights: str = "", precision: str = "float32", engine: str = AUTO
+    ) -> None:
         self.device = find_device(device)
-        check_choice("sweepnet", self.device, weights, precision)
+        check_choice("sweepnet", self.device, weights, precision, engine)
         if self.device == "cpu":
             keep_freed_memory()
         self._half = HALF.get(precision)
@@ -53,6 +57,10 @@ class SweepNetEstimator:
         self.weights = identity(file.stem, sha256_of(file))
         self._loaded = loaded
         self.network = ready(loaded.network, self.device)
+        self._whole = self._one_new = None
+        if (engine := chosen_engine(engine, "sweepnet", self.device, precision)) != TORCH:
+            self._whole = Compiled(WholeSweep(self.network), engine, self.device, "sweepnet")
+            self._one_new = Compiled(OneNew(self.network), engine, self.device, "sweepnet's update")
 
     def __call__(self, stack: AlignedStack) -> FocusEstimate:
         """FocusEstimate at full resolution: the median of a Laplace distribution, and the half-width of its
@@ -60,12 +68,29 @@ class SweepNetEstimator:
         """
         sweep = self.prepared(stack)
         with self.running(sweep) as (images, positions):
-            result = self.read(self.network(images, positions), sweep)
+            if self._whole is None:
+                found = self.network(images, positions)
+            else:
+                found = SweepDistribution(*self._whole(images, positions))
+            result = self.read(found, sweep)
         return self.estimate(stack, sweep, *result)
 
     def rolling(self) -> RollingSweepNet:
         """The same, one new slice at a time."""
         return RollingSweepNet(self)
+
+    def with_one_new(
+        self,
+        image: torch.Tensor,
+        mean: torch.Tensor,
+        positions: torch.Tensor,
+        others: Sequence[Maps],
+        new: int,
+    ) -> tuple[SweepDistribution, Maps]:
+        """See `sweepnet_rolling.with_one_new`."""
+        if self._one_new is None:
+            return with_one_new(self.network, image, mean, positions, others, new)
+        return by_engine(self._one_new, image, mean, positions, others, new)
 
     def prepared(self, stack: AlignedStack, blur: float | None = None) -> PreparedSweep:
         """What the network is to see; blur [px m]: of the lens, None = as the stack says or shows."""

@@ -88,7 +88,7 @@ def mean_spacing(positions: Tensor) -> Tensor:
 
 
 def _neighbour_spacings(positions: Tensor) -> tuple[Tensor, Tensor]:
-    steps = positions.diff(dim=1)
+    steps = positions[:, 1:] - positions[:, :-1]
     return torch.cat([steps[:, :1], steps], dim=1), torch.cat([steps, steps[:, -1:]], dim=1)
 
 

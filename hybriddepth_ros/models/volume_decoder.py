@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybriddepth_ros.models.engines import in_graph
 from hybriddepth_ros.models.feature_pyramid import pool_counts
 
 Convolution = Callable[[Any], Tensor]
@@ -140,11 +141,19 @@ def over_slices(
     result = here(source)
     if before is None or after is None or slices == 1:
         return result
+    if in_graph():
+        samples = zip(source.split(slices), result.split(slices), strict=True)
+        return torch.cat([_with_neighbours(one, sums, before, after) for one, sums in samples])
     for start in range(0, len(result), slices):  # neighbours are neighbours within a sample only
         one, sums = source[start : start + slices], result[start : start + slices]
         sums[1:] += before(one[:-1])
         sums[:-1] += after(one[1:])
     return result
+
+
+def _with_neighbours(one: Tensor, sums: Tensor, before: Convolution, after: Convolution) -> Tensor:
+    nothing = torch.zeros_like(sums[:1])
+    return sums + torch.cat([nothing, before(one[:-1])]) + torch.cat([after(one[1:]), nothing])
 
 
 class VolumeConvNorm(nn.Sequential):

@@ -89,7 +89,7 @@ class DepthNode(ManagedNode):
     def _warm_up(self, estimator: DepthEstimator) -> None:
         """Whatever comes of it: real stacks may be smaller than the made-up one."""
         try:
-            estimator.warm_up()
+            estimator.warm_up(rolling=self.parameters[DepthParameters].update == SLICE)
         except HybridDepthError as error:
             self.problem("warm-up failed", str(error))
 
@@ -153,6 +153,7 @@ class DepthNode(ManagedNode):
                 parameters.precision,
                 parameters.prior,
                 parameters.prior_weights,
+                parameters.engine,
             )
         except ModelError as error:
             if not parameters.model_fallback:

@@ -17,7 +17,7 @@ from hybriddepth_ros.cameras.sweep_patterns import ADAPTIVE, SAWTOOTH, SWEEPS
 from hybriddepth_ros.errors import ParameterError
 from hybriddepth_ros.estimator import EstimatorOptions
 from hybriddepth_ros.image_compression import DEFAULT_JPEG_QUALITY, RAW, TRANSPORTS
-from hybriddepth_ros.models import NO_PRIOR, PRECISIONS, PRIORS
+from hybriddepth_ros.models import AUTO, ENGINES, NO_PRIOR, PRECISIONS, PRIORS
 from hybriddepth_ros.parameters import parameter
 from hybriddepth_ros.point_cloud import PointCloudOptions
 from hybriddepth_ros.ros.assembler import MAX_SLICES
@@ -175,6 +175,13 @@ class DepthParameters:
         "arithmetic of models with weights: float32, or faster and less exact int8 (cpu),"
         " bfloat16, float16 (cuda)",
         choices=PRECISIONS,
+    )
+    engine: str = parameter(
+        AUTO,
+        "what computes models with weights: auto (the fastest as measured, docs/engines.md), torch, compile"
+        " (torch.compile; minutes at the first start), onnx (ONNX Runtime), openvino (cpu), tensorrt (cuda);"
+        " it is made ready while configuring, and again for slices of another size or number",
+        choices=ENGINES,
     )
     prior: str = parameter(
         NO_PRIOR,

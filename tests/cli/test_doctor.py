@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def test_json_has_a_state_for_every_subject(run_cli: RunCli) -> None:
     assert expected | {"ROS domain", "discovery", "DDS segment", "/dev/shm", "weights", "disk"} <= set(found)
     assert {check["state"] for check in found.values()} <= {"ok", "warn", "missing"}
     assert all(check["next_step"] for check in found.values() if check["state"] == "missing")
+
+
+def test_engines_are_those_whose_packages_are_here(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setenv("CXX", "sh")  # a compiler, as far as anybody looks
+    engines = str(checks(run_cli("doctor", "--json"))["engines"]["found"])
+    assert engines.endswith(": torch, compile")
 
 
 def test_the_table_names_every_check(run_cli: RunCli) -> None:

@@ -236,19 +236,19 @@ def test_the_order_in_which_slices_come_does_not_matter(order: list[int]) -> Non
 
 
 @pytest.mark.parametrize("model", ["hybriddepth", "crossdepth"])
-def test_the_precision_reaches_the_network(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+def test_precision_and_engine_reach_the_network(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str]] = []
 
-    def ready(network: Any, device: str, precision: str) -> Any:
-        asked.append((device, precision))
+    def ready(network: Any, device: str, precision: str, engine: str) -> Any:
+        asked.append((device, precision, engine))
         return network
 
     monkeypatch.setattr(published_estimator, "for_inference", ready)
     monkeypatch.setattr(published_estimator, "load_weights", lambda *_: (METRES, {}))
     monkeypatch.setattr(published_estimator, "build_network", lambda _: Loadable())
     load_estimator(model, "cpu", precision="int8")
-    assert load_estimator(model, "cpu").weights == METRES.identity
-    assert asked == [("cpu", "int8"), ("cpu", "float32")]
+    assert load_estimator(model, "cpu", engine="onnx").weights == METRES.identity
+    assert asked == [("cpu", "int8", "auto"), ("cpu", "float32", "onnx")]
 
 
 class Loadable(StandIn):

@@ -113,7 +113,7 @@ class FakeEstimator:
         self.before: Callable[[], None] = lambda: None
         self.warmed_up = 0
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, rolling: bool = False) -> None:
         self.warmed_up += 1
 
     def __call__(self, stack: FocalStack) -> DepthEstimate:

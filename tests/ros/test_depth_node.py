@@ -718,7 +718,7 @@ def test_qos_is_a_parameter_of_every_topic(context: Context, peer: Peer, estimat
 def test_the_model_is_warm_once_the_node_is_configured(
     context: Context, estimator: FakeEstimator, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(*, rolling: bool = False) -> None:
         raise ModelError("out of memory")
 
     with Running(DepthNode, context) as node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 from hybriddepth_msgs.msg import FocalSlice, FocusState
+from hybriddepth_ros.estimator import load_estimator
 from hybriddepth_ros.focal_stack import CameraIntrinsics
 from hybriddepth_ros.ros import depth_node
 from hybriddepth_ros.ros.depth_node import DepthNode
@@ -156,6 +158,31 @@ def test_without_weights_configuring_fails_and_another_model_can_be_had(
         sender = Sender(node, peer)
         sender.send(0)
         assert_estimated(*sender.images(), 0.5)
+
+
+def test_an_engine_is_a_parameter_that_reaches_the_model_or_fails_with_its_command(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: list[str] = []
+    real = load_estimator
+
+    def load(*arguments: Any) -> Any:
+        engines.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(depth_node, "load_estimator", load)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    overrides = parameters(model="sweepnet", device="cpu", engine="onnx", update="slice")
+    with Running(DepthNode, context, parameter_overrides=overrides) as node:
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert node.failure == "engine: onnx needs the Python package onnxruntime: pip install onnxruntime"
+        (result,) = node.set_parameters([Parameter("engine", value="tflite")])
+        assert not result.successful and "engine: expected one of auto" in result.reason
+        (result,) = node.set_parameters([Parameter("engine", value="torch")])
+        assert result.successful, result.reason
+        node.start()
+        assert node.is_active and node.counters["warm-up failed"] == 0
+    assert engines == ["onnx", "torch"]
 
 
 def test_without_weights_the_fallback_runs_if_there_is_one_and_the_node_says_so(
