@@ -27,7 +27,7 @@ from hybriddepth_ros.models.sweepnet_inference import FoldedFocusMix, PreparedSw
 Maps = tuple[Tensor, ...]  # of a slice, [1, c, h, w] each: what SweepNet.forward keeps of it
 Floats = npt.NDArray[np.float32]
 
-STILL_PX = 0.25  # what moved by less is not moved in memory: an eighth of the finest map's pixel
+UNMOVED_PX = 0.25  # what moved by less is not moved in memory: an eighth of the finest map's pixel
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _moved(
     width, height = size
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64).T
     ends = motion @ corners
-    if np.abs(ends[:2] / ends[2] - corners[:2]).max() < STILL_PX:
+    if np.abs(ends[:2] / ends[2] - corners[:2]).max() < UNMOVED_PX:
         return state.maps
     return tuple(_resampled(each, motion, size) for each in state.maps)
 
