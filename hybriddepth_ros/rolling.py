@@ -18,7 +18,6 @@ from hybriddepth_ros.estimator import (
     DepthEstimator,
     Floats,
     Stopwatch,
-    inside,
 )
 from hybriddepth_ros.focal_stack import CameraIntrinsics, FocalSlice
 from hybriddepth_ros.models import AlignedStack, FocusEstimate, RollingStack, SlicePlace
@@ -26,6 +25,7 @@ from hybriddepth_ros.once import Once
 from hybriddepth_ros.optics import ThinLens, blur_px_per_diopter
 from hybriddepth_ros.registration import Registration
 from hybriddepth_ros.slice_windows import KeptSlice, RollingOptions, RollingWindows, SliceWindow
+from hybriddepth_ros.stack_alignment import inside
 from hybriddepth_ros.warping import largest_step_px, move_image
 
 STILL_PX = 0.02  # a slice that lies this near to where it was taken is not moved

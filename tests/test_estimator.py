@@ -17,10 +17,11 @@ from hybriddepth_ros import (
     load_estimator,
 )
 from hybriddepth_ros.errors import ModelError, ParameterError, RegistrationError
-from hybriddepth_ros.estimator import align, doubted, reference_index, register_stack, to_metres
+from hybriddepth_ros.estimator import doubted, reference_index, register_stack, to_metres
 from hybriddepth_ros.models import AlignedStack, FocusEstimate
 from hybriddepth_ros.optics import blur_px_per_diopter
 from hybriddepth_ros.registration import Registration
+from hybriddepth_ros.stack_alignment import align
 from tests import stacks
 from tests.conftest import shared_path
 
