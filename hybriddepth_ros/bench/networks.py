@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from hybriddepth_ros.bench.plain_networks import plain
 from hybriddepth_ros.bench.rows import Row
 from hybriddepth_ros.models import HybridDepth, for_inference
+from hybriddepth_ros.models.focal_volume import FocusDepth, enlarged, padded, regress
 from hybriddepth_ros.models.inputs import to_device
 
 HEIGHT, WIDTH, SLICES = 480, 640, 5
 NEEDED_GB = 5.0
-GPU_TARGETS = {"hybriddepth_with_transfers": "<= 10"}
+GPU_TARGETS = {"hybriddepth_with_transfers": "<= 10", "hybriddepth_rolling": "<= 5"}
 
 
 def network_rows(rounds: int, patience_s: float) -> list[Row]:
     """hybriddepth_float32 and hybriddepth_reduced (bfloat16 on a GPU, int8 else) [ms], of drawn weights; on a
     GPU also hybriddepth_with_transfers, the latter from images in the machine's memory to depth there.
+
+    hybriddepth_rolling: one new slice of a still scene, a whole sweep of them divided by its slices.
 
     baseline: eager PyTorch in the plain schedule; ratio: baseline / value. No rows where one eager call takes
     so long that all would take more than `patience_s`.
@@ -37,21 +40,46 @@ def network_rows(rounds: int, patience_s: float) -> list[Row]:
     with torch.inference_mode():
         if 2.0 * (rounds + 1) * timed(calls["eager"], inputs[0].device) > patience_s:
             return []
-        reduced = "bfloat16" if device == "cuda" else "int8"
-        for name, precision in (("hybriddepth_float32", "float32"), ("hybriddepth_reduced", reduced)):
-            ready = for_inference(network, device, precision)
-            calls[name] = lambda ready=ready: ready(*inputs)  # type: ignore[misc]
+        whole = for_inference(network, device)
+        reduced = for_inference(network, device, "bfloat16" if device == "cuda" else "int8")
+        calls["hybriddepth_float32"] = lambda: whole(*inputs)
+        calls["hybriddepth_reduced"] = lambda: reduced(*inputs)
+        by_slice = reduced if device == "cuda" else whole  # int8 adds ranges up over all slices
+        kept = [by_slice.focal_volume.features(padded(inputs[1][:, index])) for index in range(SLICES)]
+        calls["hybriddepth_rolling"] = lambda: rolling_sweep(by_slice, kept, *inputs)
         if device == "cuda":
             given = [each.cpu().numpy() for each in inputs]
-            calls["hybriddepth_with_transfers"] = lambda: ready(
+            calls["hybriddepth_with_transfers"] = lambda: reduced(
                 *(to_device(each, device) for each in given)
             ).depth.cpu()
         times = medians_s(calls, inputs[0].device, rounds)
+    times["hybriddepth_rolling"] /= SLICES
     eager_ms = 1e3 * times.pop("eager")
+    targets = GPU_TARGETS if device == "cuda" else {}
     return [
-        Row(name, 1e3 * s, "ms", eager_ms, eager_ms / (1e3 * s), GPU_TARGETS.get(name, ""), "value")
+        Row(name, 1e3 * s, "ms", eager_ms, eager_ms / (1e3 * s), targets.get(name, ""), "value")
         for name, s in times.items()
     ]
+
+
+def rolling_sweep(
+    network: HybridDepth,
+    kept: list[tuple[Tensor, ...]],
+    rgb: Tensor,
+    stack: Tensor,
+    focus_distances: Tensor,
+) -> None:
+    """What `models.published_rolling` has the network do for a sweep of new slices of a still scene.
+
+    kept: each slice's features; the rest: inputs as HybridDepth's.
+    """
+    volume = network.focal_volume
+    for index in range(SLICES):
+        kept[index] = volume.features(padded(stack[:, index]))
+        if index == 0:
+            relative = network.relative_depth(rgb)
+        cost = volume.cost_of(*map(torch.cat, zip(*kept, strict=True)))
+        network.fuse(relative, FocusDepth(*regress(enlarged(cost, HEIGHT, WIDTH), focus_distances)))
 
 
 def cuda_is_here() -> bool:

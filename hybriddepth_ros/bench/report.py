@@ -32,7 +32,8 @@ _MEANINGS = """\
 - `overhead_*`: what is not the model: one slice in, its registration, depth, sigma, rgb and the full cloud
   out to another process; baseline: a plain node with `cv_bridge` and `create_cloud` of an [N, 5] array, which
   registers its whole stack for every update, by the same algorithm.
-- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch; reduced: int8 (GPU: bfloat16);
+- `hybriddepth_*`: the paper's network, drawn weights; baseline: eager PyTorch on the whole stack; reduced:
+  int8 (GPU: bfloat16); rolling: a fifth of a sweep of new slices with its one prior, float32 (GPU: bfloat16);
   `*_with_transfers`: the latter from images in the machine's memory to depth there, beside the same baseline.
 - ratio: value / baseline; of `overhead_*` and `hybriddepth_*` baseline / value, times faster."""
 

@@ -12,7 +12,7 @@ from hybriddepth_ros.image_files import ImageRGB
 from hybriddepth_ros.models.base import find_device, is_out_of_memory
 from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.inputs import to_device
-from hybriddepth_ros.models.published_estimator import normalised
+from hybriddepth_ros.models.published_units import normalised
 from hybriddepth_ros.models.relative_depth import INPUT_SIZE
 from hybriddepth_ros.models.weights import build_network, load_weights
 

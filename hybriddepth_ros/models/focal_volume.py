@@ -70,10 +70,8 @@ class FocalVolume(nn.Module):
         ordered = torch.take_along_dim(filled, order[:, :, None, None, None], dim=1)
         focus = torch.take_along_dim(focus_distances, order, dim=1)
 
-        padded = pad_to_multiple(ordered, GRID, LEAST_SIZE)
-        cost = self.cost(padded)  # [B, N, H'/4, W'/4]
-        cost = F.interpolate(cost, padded.shape[-2:], mode="bilinear", align_corners=False)
-        depth, std, probability = regress(cost[..., :height, :width], focus)
+        cost = self.cost(padded(ordered))  # [B, N, H'/4, W'/4]
+        depth, std, probability = regress(enlarged(cost, height, width), focus)
 
         if filled is not stack:
             incomplete = ~torch.isfinite(stack).all(dim=2).all(dim=1, keepdim=True)  # [B, 1, H, W]
@@ -84,7 +82,15 @@ class FocalVolume(nn.Module):
 
     def cost(self, stack: Tensor) -> Tensor:
         """Focus score [B, N, H/4, W/4], large = in focus; of stack [B, N, 3, H, W], sides multiples of 32."""
-        return self.decoder3.classified(self._decoded(stack)[-1], stack.shape[1])
+        return self._cost(*self._features(stack.flatten(0, 1)), slices=stack.shape[1])
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What `cost` makes of a slice by itself: [N, c, H/k, W/k], k = 4 to 32, of images [N, 3, H, W]."""
+        return self._features(images)
+
+    def cost_of(self, *features: Tensor) -> Tensor:
+        """`cost` [1, N, H/4, W/4] of the features of the N slices of one stack, in order."""
+        return self._cost(*features, slices=len(features[0]))
 
     def training_costs(self, stack: Tensor) -> list[Tensor]:
         """The scores of all four levels, finest first: [B, N, H/k, W/k] for k = 4, 8, 16, 32.
@@ -93,17 +99,20 @@ class FocalVolume(nn.Module):
         """
         decoders = (self.decoder6, self.decoder5, self.decoder4, self.decoder3)
         slices = stack.shape[1]
-        costs = [
-            decoder.classified(x, slices) for decoder, x in zip(decoders, self._decoded(stack), strict=True)
-        ]
-        return costs[::-1]
+        decoded = self._decoded(self._features(stack.flatten(0, 1)), slices)
+        return [decoder.classified(x, slices) for decoder, x in zip(decoders, decoded, strict=True)][::-1]
 
-    def _decoded(self, stack: Tensor) -> list[Tensor]:
+    def _features(self, images: Tensor) -> tuple[Tensor, ...]:
+        images = images.contiguous(memory_format=torch.channels_last)  # faster on CPU and GPU
+        levels: tuple[Tensor, ...] = self.feature_extraction(images)
+        return levels
+
+    def _cost(self, *features: Tensor, slices: int) -> Tensor:
+        return self.decoder3.classified(self._decoded(features, slices)[-1], slices)
+
+    def _decoded(self, features: tuple[Tensor, ...], slices: int) -> list[Tensor]:
         """Each decoder's result [B * N, C, h, w], coarsest first."""
-        slices = stack.shape[1]
-        images = stack.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # faster on CPU and GPU
-        levels = self.feature_extraction(images)  # every slice through the trunk in one pass
-        v3, v4, v5, v6 = (slice_differences(features, slices) for features in levels)
+        v3, v4, v5, v6 = (slice_differences(level, slices) for level in features)
         x6 = self.decoder6(v6, slices)
         x5 = self.decoder5(torch.cat([self.decoder6.upsampled(x6, slices), v5], dim=1), slices)
         x4 = self.decoder4(torch.cat([self.decoder5.upsampled(x5, slices), v4], dim=1), slices)
@@ -126,6 +135,16 @@ class FocalVolume(nn.Module):
     def load_published(self, state_dict: dict[str, Any]) -> None:
         """Take the weights of DFV by themselves (names with or without `DFF_model.`)."""
         load_published(self.published_layout(), without_part_prefix(state_dict, "DFF_model."), "DFV")
+
+
+def padded(images: Tensor) -> Tensor:
+    """Images [..., H, W] with sides that the network can halve as often as it does."""
+    return pad_to_multiple(images, GRID, LEAST_SIZE)
+
+
+def enlarged(cost: Tensor, height: int, width: int) -> Tensor:
+    """Cost [B, N, H'/4, W'/4] of padded images at each pixel [B, N, H, W]."""
+    return F.interpolate(cost, scale_factor=4, mode="bilinear", align_corners=False)[..., :height, :width]
 
 
 def slice_differences(features: Tensor, slices: int) -> Tensor:

@@ -73,6 +73,11 @@ def for_inference(
         elif device.startswith("cuda"):
             in_half = precision in HALF and not is_fusion
             setattr(part, name, CudaGraph(_in_half(core, HALF[precision]) if in_half else _in_full(core)))
+    if device.startswith("cuda"):  # of one slice at a time: small enough to run as they are
+        volume: Any = ready.focal_volume
+        half = HALF.get(precision)
+        volume.features = _all_in(volume.features, half)
+        volume.cost_of = _in_half(volume.cost_of, half) if half else _in_full(volume.cost_of)
     return ready
 
 
@@ -216,6 +221,21 @@ def _in_half(core: Core, dtype: torch.dtype) -> Core:
     def run(*tensors: Tensor) -> Tensor:
         with torch.autocast("cuda", dtype):
             return core(*tensors).float()
+
+    return run
+
+
+def _all_in(
+    core: Callable[[Tensor], tuple[Tensor, ...]], dtype: torch.dtype | None
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """What gives several tensors, in half precision or, without one, in full."""
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        with (
+            torch.autocast("cuda", dtype or torch.float16, enabled=dtype is not None),
+            torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False),
+        ):
+            return core(images)
 
     return run
 

@@ -28,9 +28,10 @@ from hybriddepth_ros.models.focus_measure import resize
 from hybriddepth_ros.models.freed_memory import keep_freed_memory
 from hybriddepth_ros.models.inference import HALF
 from hybriddepth_ros.models.inputs import pad_to_multiple, to_device
+from hybriddepth_ros.models.kept_maps import Maps
 from hybriddepth_ros.models.sweepnet import MULTIPLE, SweepDistribution
 from hybriddepth_ros.models.sweepnet_inference import PreparedSweep, WholeSweep, ready
-from hybriddepth_ros.models.sweepnet_rolling import Maps, OneNew, RollingSweepNet, by_engine, with_one_new
+from hybriddepth_ros.models.sweepnet_rolling import OneNew, RollingSweepNet, by_engine, with_one_new
 from hybriddepth_ros.models.sweepnet_weights import SHIPPED, load_sweepnet
 from hybriddepth_ros.models.weights_config import identity
 

@@ -34,7 +34,7 @@ from hybriddepth_ros.evaluation.protocols import (
     load_protocol,
 )
 from hybriddepth_ros.image_files import ImageRGB
-from hybriddepth_ros.models.published_estimator import focus_distances, training_order
+from hybriddepth_ros.models.published_units import focus_distances, training_order
 from hybriddepth_ros.models.weights_config import WeightsConfig
 from hybriddepth_ros.training.published_settings import PublishedTraining
 

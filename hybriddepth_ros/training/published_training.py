@@ -18,7 +18,7 @@ from hybriddepth_ros.errors import DatasetError, WeightsError, one_line
 from hybriddepth_ros.evaluation.metrics import depth_metrics
 from hybriddepth_ros.models.checkpoint_files import read_checkpoint, sha256_of, write_safetensors
 from hybriddepth_ros.models.published import published_tensors
-from hybriddepth_ros.models.published_estimator import normalised
+from hybriddepth_ros.models.published_units import normalised
 from hybriddepth_ros.models.weights_config import WeightsConfig, write_config
 from hybriddepth_ros.training.config import CHECKPOINTS, is_first_process
 from hybriddepth_ros.training.epochs import EpochSampler

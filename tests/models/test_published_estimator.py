@@ -16,7 +16,7 @@ from hybriddepth_ros import FocalSlice, FocalStack, load_estimator
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.estimator import to_metres
 from hybriddepth_ros.models import AlignedStack, CrossAttentionFusion, published_estimator
-from hybriddepth_ros.models.published_estimator import NO_ESTIMATE_SIGMA
+from hybriddepth_ros.models.published_units import NO_ESTIMATE_SIGMA
 from hybriddepth_ros.models.weights_config import WeightsConfig
 from tests import stacks
 from tests.published_estimators import (

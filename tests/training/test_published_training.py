@@ -22,7 +22,7 @@ from hybriddepth_ros.evaluation.ddff12 import Ddff12
 from hybriddepth_ros.models.checkpoint_files import read_safetensors
 from hybriddepth_ros.models.crossdepth import CrossAttentionFusion
 from hybriddepth_ros.models.focal_volume import FocusDepth
-from hybriddepth_ros.models.published_estimator import IMAGENET_MEAN, IMAGENET_STD
+from hybriddepth_ros.models.published_units import IMAGENET_MEAN, IMAGENET_STD
 from hybriddepth_ros.models.weights import build_network, load_weights
 from hybriddepth_ros.models.weights_config import WeightsConfig
 from hybriddepth_ros.training.published_data import StackBatch, open_frames

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybriddepth_ros.models.sweepnet_rolling import _grid, _resampled
+from hybriddepth_ros.models.kept_maps import _grid, resampled
 
 WIDTH, HEIGHT = 160, 128
 
@@ -21,7 +21,7 @@ def test_maps_are_moved_as_grid_sample_moves_them(cell_px: int, memory_format: t
     image = F.interpolate(coarse, (height, width), mode="bicubic").contiguous(memory_format=memory_format)
     grid = _grid(motion, (height, width), (WIDTH, HEIGHT))
     expected = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
-    moved = _resampled(image, motion, (WIDTH, HEIGHT))
+    moved = resampled(image, motion, (WIDTH, HEIGHT))
     assert moved.is_contiguous(memory_format=memory_format)
     # OpenCV rounds places to 1/32 of a cell.
     steepest = max(float(image.diff(dim=axis).abs().max()) for axis in (2, 3))
@@ -32,5 +32,5 @@ def test_maps_are_moved_as_grid_sample_moves_them(cell_px: int, memory_format: t
 def test_a_shift_by_whole_cells_moves_values_unchanged() -> None:
     image = torch.rand(1, 9, 16, 20).contiguous(memory_format=torch.channels_last)
     motion = np.array([[1.0, 0.0, 8.0], [0.0, 1.0, 16.0], [0.0, 0.0, 1.0]])  # 1 cell of 8 px, and 2
-    moved = _resampled(image, motion, (WIDTH, HEIGHT))
+    moved = resampled(image, motion, (WIDTH, HEIGHT))
     torch.testing.assert_close(moved[:, :, :-2, :-1], image[:, :, 2:, 1:], rtol=0.0, atol=1e-6)
