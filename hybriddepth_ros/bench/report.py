@@ -63,7 +63,7 @@ def markdown(document: Mapping[str, Any], command: str) -> str:
         "",
         f"- Machine: {document['machine']}",
         f"- Commit: {document['commit']}",
-        f"- Command: `{command}`, which also writes this page and the plot",
+        f"- Command: `{command}`, with `--docs` for this page and the plot",
         "",
         *_CONDITIONS.splitlines(),
         "",
@@ -93,14 +93,14 @@ def soak_markdown(result: Mapping[str, Any], machine: str, commit: str) -> str:
         ("slices that no counter has", f"{result['not_counted']}", "0"),
         ("memory at the end", f"{result['memory_mb']:.0f} MB", ""),
         (
-            f"growth of memory after {result['settle_s']:g} s",
+            f"growth of memory after {_number(result['settle_s'])} s",
             f"{result['memory_growth_mb']:.1f} MB",
             f"< {limit:g} MB",
         ),
         ("passed", "yes" if result["passed"] else "no", "yes"),
     ]
     lines = [
-        f"# Slices for {result['seconds'] / 60.0:g} min",
+        f"# Slices for {_minutes(result['seconds'])}",
         "",
         f"- Machine: {machine}",
         f"- Commit: {commit}",
@@ -113,6 +113,10 @@ def soak_markdown(result: Mapping[str, Any], machine: str, commit: str) -> str:
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120.0 else f"{seconds / 60.0:.3g} min"
 
 
 def _cells(document: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:

@@ -3,6 +3,8 @@
 # ruff: noqa: UP045
 # The typer of Ubuntu 24.04 knows neither `X | None` nor annotations that are not evaluated (__future__).
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -54,15 +56,15 @@ def _bench(json: Optional[Path], quick: bool, docs: Optional[Path]) -> int:
     from hybriddepth_ros.bench.report import FILES, chart, markdown, print_table
     from hybriddepth_ros.bench.rows import document
 
-    with OutputFolder(json.parent if json else Path("."), [json.name] if json else []) as folder:
-        made = document(*measure(quick, lambda what: print(f"measuring: {what} ...", flush=True)))
-        if json is not None:
-            folder.write_json(json.name, made)
-    print_table(made)
-    if docs is not None:
-        with OutputFolder(docs, FILES) as folder:
-            folder.write_text(FILES[0], markdown(made, f"hybriddepth bench{' --quick' if quick else ''}"))
-            folder.write_bytes(FILES[1], chart(made))
+    with _folder(docs, FILES, "--docs") as pages:
+        with _folder(json and json.parent, [json.name] if json else [], "--json") as folder:
+            made = document(*measure(quick, lambda what: print(f"measuring: {what} ...", flush=True)))
+            if json is not None and folder is not None:
+                folder.write_json(json.name, made)
+        print_table(made)
+        if pages is not None:
+            pages.write_text(FILES[0], markdown(made, f"hybriddepth bench{' --quick' if quick else ''}"))
+            pages.write_bytes(FILES[1], chart(made))
     return 0
 
 
@@ -74,13 +76,19 @@ def _soak(seconds: float, json: Optional[Path], docs: Optional[Path]) -> int:
     from hybriddepth_ros.bench.report import SOAK_FILE, soak_markdown
     from hybriddepth_ros.bench.rows import commit, machine
 
-    result = soak(seconds)
-    print(to_json(result), end="")
-    for path, text in (
-        (json, to_json(result)),
-        (docs and docs / SOAK_FILE, soak_markdown(result, machine(), commit())),
-    ):
-        if path is not None:
-            with OutputFolder(path.parent, [path.name]) as folder:
-                folder.write_text(path.name, text)
+    with _folder(docs, [SOAK_FILE], "--docs") as pages:
+        with _folder(json and json.parent, [json.name] if json else [], "--json") as folder:
+            result = soak(seconds)
+            if json is not None and folder is not None:
+                folder.write_text(json.name, to_json(result))
+        print(to_json(result), end="")
+        if pages is not None:
+            pages.write_text(SOAK_FILE, soak_markdown(result, machine(), commit()))
     return 0 if result["passed"] else 1
+
+
+def _folder(
+    path: Optional[Path], names: Sequence[str], option: str
+) -> AbstractContextManager[Optional[OutputFolder]]:
+    """Refused before anything is measured, where it cannot be written."""
+    return nullcontext() if path is None else OutputFolder(path, names, option)

@@ -21,25 +21,27 @@ class OutputFolder:
     when it does not (an error, Ctrl-C), they vanish, and so do the folders made for them. All else stays.
     """
 
-    def __init__(self, path: Path, names: Sequence[str] = ()) -> None:
-        """`names`: the files to come, so that a folder is refused where one of them cannot be replaced."""
-        self.path = path
+    def __init__(self, path: Path, names: Sequence[str] = (), option: str = "--out") -> None:
+        """`names`: the files to come, so that a folder is refused where one of them cannot be replaced;
+        option: by which the user named it.
+        """
+        self.path, self._option = path, option
         self._staged: dict[str, Path] = {}
         self._made: list[Path] = []
         try:
             self._made = _missing_folders(path)
             if path.exists() and not path.is_dir():
-                raise OutputError(f"--out {path}: expected a folder, found a file")
+                raise OutputError(f"{option} {path}: expected a folder, found a file")
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError as error:
             self._remove_made()
-            raise OutputError(f"--out {path}: expected a writable folder ({error.strerror})") from None
+            raise OutputError(f"{option} {path}: expected a writable folder ({error.strerror})") from None
         for name in names:
             if (path / name).is_dir():
                 raise OutputError(
-                    f"--out {path}: expected to write the file {name}, found a folder of that name"
+                    f"{option} {path}: expected to write the file {name}, found a folder of that name"
                 )
 
     def staged_path(self, name: str) -> Path:
@@ -51,7 +53,9 @@ class OutputFolder:
         try:
             self.staged_path(name).write_bytes(data)
         except OSError as error:
-            raise OutputError(f"--out {self.path}: {name} cannot be written ({error.strerror})") from None
+            raise OutputError(
+                f"{self._option} {self.path}: {name} cannot be written ({error.strerror})"
+            ) from None
 
     def write_text(self, name: str, text: str) -> None:
         """Stages one UTF-8 file."""
@@ -73,7 +77,7 @@ class OutputFolder:
                     os.replace(staged, self.path / name)
                 except OSError as error:
                     raise OutputError(
-                        f"--out {self.path}: {name} cannot be written ({error.strerror})"
+                        f"{self._option} {self.path}: {name} cannot be written ({error.strerror})"
                     ) from None
             return
         for staged in self._staged.values():

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+NOT_NEEDED = "slices not needed"  # as the depth node counts them with `update: slice`
+
 if TYPE_CHECKING:
     from hybriddepth_ros.ros.graph import DepthGraph
 
@@ -35,7 +37,7 @@ def describe(graph: DepthGraph) -> str:
         parts.append(f"latency {depth['latency p50 [ms]']:.0f} ms (p95 {depth['latency p95 [ms]']:.0f})")
     elif "estimate running [s]" in depth:
         parts.append(f"first estimate running for {depth['estimate running [s]']:.0f} s")
-    elif counts.get("stacks not needed"):
+    elif counts.get("stacks not needed") or counts.get(NOT_NEEDED):
         parts.append("idle: nobody subscribes to depth")
     dropped = losses(graph)
     if dropped:

@@ -322,6 +322,8 @@ class DepthNode(ManagedNode):
             "prior": getattr(self._estimator, "prior_name", parameters.prior),
             "prior weights": getattr(self._estimator, "prior_weights", parameters.prior_weights),
             "device": str(getattr(self._estimator, "device", parameters.device)),
+            "engine": parameters.engine,
+            "update": parameters.update,
             "enabled": self._enabled,
             "slice rate [Hz]": slice_rate,
             "depth rate [Hz]": depth_rate,
