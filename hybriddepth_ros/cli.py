@@ -22,6 +22,7 @@ from hybriddepth_ros.commands.run import run
 from hybriddepth_ros.commands.train import train
 from hybriddepth_ros.commands.weights import weights
 from hybriddepth_ros.errors import HybridDepthError
+from hybriddepth_ros.shared_cores import share_cores
 
 app = typer.Typer(
     name="hybriddepth",
@@ -55,6 +56,7 @@ def _no_command(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    share_cores()
     parser = typer.main.get_command(app)
     try:
         code = parser.main(

@@ -21,6 +21,7 @@ from hybriddepth_ros.leaving import leave
 from hybriddepth_ros.ros.dds import set_dds_profile
 from hybriddepth_ros.ros.diagnostics import LogThrottle
 from hybriddepth_ros.ros.lifecycle import ManagedNode
+from hybriddepth_ros.shared_cores import share_cores
 
 CLOSE_TIMEOUT_S = (
     1.5  # a Ctrl-C is to be over within two seconds, even if a model is in the middle of an estimate
@@ -155,6 +156,7 @@ def run_nodes(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     set_dds_profile()
+    share_cores()
     share_interpreter()
     context = Context()
     try:
