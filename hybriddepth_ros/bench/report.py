@@ -13,6 +13,7 @@ FILES = ("benchmarks.md", "benchmarks.png")
 SOAK_FILE = "soak.md"
 _SCALING = re.compile(r"scaling_(\d+)x(\d+)_(\d+)")
 _HEADINGS = ("figure", "value", "baseline", "ratio", "target", "met")
+_TABLE_WIDTH = 92
 _PANEL_IN = (3.4, 3.0)
 
 _CONDITIONS = """\
@@ -51,6 +52,7 @@ def print_table(document: Mapping[str, Any]) -> None:
     for cells in _cells(document):
         table.add_row(*cells)
     console = Console(highlight=False)
+    console.width = max(console.width, _TABLE_WIDTH)  # a narrower terminal folds lines, rich cuts words
     console.print(table)
     for line in document["left_out"]:
         console.print(line)
