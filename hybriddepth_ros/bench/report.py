@@ -26,7 +26,8 @@ _MEANINGS = """\
   estimate.
 - `rolling_sweepnet_difference`: mean difference of the two, of a scene that stands still.
 - `rolling_classical_rate`: the highest rate of depth images of the node `depth` with `update: slice` at which
-  less than 5 % of them were lost, fed and heard over DDS by another process; baseline: `update: sweep`;
+  less than 5 % of them were lost in one of two tries, fed and heard over DDS by another process; baseline:
+  `update: sweep`;
   `*_of_all` (not with `--quick`): sigma, rgb and the cloud are subscribed to as well.
 - `latency_*`, `dropped_at_30_slices`, `cpu_share`, `memory`: the same node at 30 slices/s. Latency is from a
   slice's stamp, when it was sent, to the arrival of its depth image in the other process.
