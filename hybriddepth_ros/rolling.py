@@ -74,7 +74,7 @@ class RollingEstimator:
         return self._estimator.finish(
             focus,
             stack,
-            lambda: stack.aligned,
+            stack.make_aligned,
             _registration(window),
             newest.slice,
             newest.camera,

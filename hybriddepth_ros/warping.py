@@ -37,3 +37,10 @@ def largest_step_px(transform: Float64, width: int, height: int) -> float:
     """By how much a transform [3, 3] moves a pixel of an image, at most."""
     corners = corners_of(width, height)
     return float(np.abs(cv2.perspectiveTransform(corners, transform) - corners).max())
+
+
+def at_resolution(transform: Float64, size: tuple[int, int], shape: tuple[int, int]) -> Float64:
+    """The transform [3, 3] between images of (W, H) px as one between grids [h, w] of cells over them."""
+    step_x, step_y = size[0] / shape[1], size[1] / shape[0]
+    to_px = np.array([[step_x, 0.0, 0.5 * step_x - 0.5], [0.0, step_y, 0.5 * step_y - 0.5], [0.0, 0.0, 1.0]])
+    return np.asarray(np.linalg.inv(to_px) @ transform @ to_px)

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-NOT_NEEDED = "slices not needed"  # as the depth node counts them with `update: slice`
-
 if TYPE_CHECKING:
     from hybriddepth_ros.ros.graph import DepthGraph
 
@@ -29,6 +27,8 @@ def losses(graph: DepthGraph) -> dict[str, int]:
 
 def describe(graph: DepthGraph) -> str:
     """One line about both nodes, cheap enough for once per second."""
+    from hybriddepth_ros.ros.slice_pipeline import NOT_NEEDED
+
     sweep: Mapping[str, Any] = graph.focus_sweep.status()[2]
     depth: Mapping[str, Any] = graph.depth.status()[2]
     counts = graph.depth.counters.snapshot()

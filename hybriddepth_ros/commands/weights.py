@@ -189,7 +189,8 @@ def export_(
 ) -> int:
     """Write a network with its weights as one ONNX file, for any image size and number of slices."""
     from hybriddepth_ros.commands.output import OutputFolder
-    from hybriddepth_ros.models.onnx_export import OPSET, require_onnx, to_onnx
+    from hybriddepth_ros.models.engines import OPSET
+    from hybriddepth_ros.models.onnx_export import require_onnx, to_onnx
     from hybriddepth_ros.models.weights import build_network, load_weights
 
     if format_ != "onnx":

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hybriddepth_ros.models.focus_response import BANDS
-from hybriddepth_ros.warping import move_image
+from hybriddepth_ros.warping import at_resolution, move_image
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 in images
 
@@ -70,10 +70,9 @@ class SliceMeasure:
 def _warp(image: Floats, transform: npt.NDArray[np.float64], size: tuple[int, int]) -> Floats:
     """An image of a lower resolution; transform and size are those of the whole."""
     height, width = image.shape[:2]
-    x, y = size[0] / width, size[1] / height
-    to_px = np.array([[x, 0.0, 0.5 * x - 0.5], [0.0, y, 0.5 * y - 0.5], [0.0, 0.0, 1.0]])
-    on_grid = np.linalg.inv(to_px) @ transform @ to_px
-    return np.asarray(move_image(image, on_grid, cv2.INTER_LINEAR, UNMOVED_PX / x), np.float32)
+    on_grid = at_resolution(transform, size, (height, width))
+    within_px = UNMOVED_PX * width / size[0]
+    return np.asarray(move_image(image, on_grid, cv2.INTER_LINEAR, within_px), np.float32)
 
 
 def measure_focus(greys: Sequence[npt.NDArray[np.uint8]]) -> FocusMeasure:

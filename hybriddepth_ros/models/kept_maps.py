@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybriddepth_ros.warping import at_resolution, largest_step_px
+
 Maps = tuple[Tensor, ...]  # [1, c, h, w] each
 Float64 = npt.NDArray[np.float64]
 
@@ -34,10 +36,7 @@ class KeptMaps:
         motion = np.linalg.inv(self.transform) @ transform  # pixel of the new frame -> of the one they are in
         scale = np.diag([to_full, to_full, 1.0])
         motion = np.linalg.inv(scale) @ motion @ scale
-        width, height = size
-        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], np.float64).T
-        ends = motion @ corners
-        if np.abs(ends[:2] / ends[2] - corners[:2]).max() < UNMOVED_PX:
+        if largest_step_px(motion, size[0] + 1, size[1] + 1) < UNMOVED_PX:
             return self.maps
         return tuple(resampled(each, motion, size) for each in self.maps)
 
@@ -53,10 +52,7 @@ def resampled(image: Tensor, motion: npt.NDArray[np.float64], size: tuple[int, i
         grid = _grid(motion, (height, width), size).to(image.device, image.dtype)
         there = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
         return there.contiguous(memory_format=_layout(image))
-    step = np.array([size[0] / width, size[1] / height])
-    to_pixel = np.diag([*step, 1.0])
-    to_pixel[:2, 2] = 0.5 * step - 0.5
-    of_cells = np.linalg.inv(to_pixel) @ motion @ to_pixel
+    of_cells = at_resolution(motion, size, (height, width))
     cells = image[0].permute(1, 2, 0).contiguous().numpy()  # [h, w, c]
     flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE
     moved = cv2.warpPerspective(cells, of_cells, (width, height), flags=flags, borderMode=border)

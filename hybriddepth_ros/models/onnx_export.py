@@ -24,6 +24,7 @@ from hybriddepth_ros import __version__
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models.crossdepth import HEADS, PATCH, WIDTH, Attention, CrossAttentionFusion, CrossDepth
 from hybriddepth_ros.models.efficientnet import SameConv2d
+from hybriddepth_ros.models.engines import OPSET
 from hybriddepth_ros.models.feature_pyramid import PyramidPooling
 from hybriddepth_ros.models.focal_volume import (
     GRID,
@@ -40,7 +41,6 @@ from hybriddepth_ros.models.weights_config import WeightsConfig
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET = 18
 OUTPUTS = ("depth", "relative", "focus_depth", "focus_std")
 METADATA_PREFIX = "hybriddepth."
 _OF_ALL = ("name", "model", "variant", "rgb_normalisation")

@@ -14,7 +14,8 @@ import torch
 
 from hybriddepth_ros.errors import ModelError
 from hybriddepth_ros.models import CrossDepth, HybridDepth
-from hybriddepth_ros.models.onnx_export import METADATA_PREFIX, OPSET, OUTPUTS, metadata, to_onnx
+from hybriddepth_ros.models.engines import OPSET
+from hybriddepth_ros.models.onnx_export import METADATA_PREFIX, OUTPUTS, metadata, to_onnx
 from hybriddepth_ros.models.weights_config import WeightsConfig
 from tests.models.conftest import made_stack, with_plain_prior
 

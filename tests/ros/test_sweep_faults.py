@@ -25,6 +25,7 @@ from hybriddepth_ros.cameras import CameraFrame, FocusCamera
 from hybriddepth_ros.errors import CameraError
 from hybriddepth_ros.ros import focus_sweep_node
 from hybriddepth_ros.ros.focus_sweep_node import FocusSweepNode
+from tests.cameras.conftest import commands_of
 from tests.ros.helpers import CAMERA, Peer, Running, picture, values_of, wait_for
 
 
@@ -195,14 +196,7 @@ def test_the_mode_and_the_way_of_approach_are_parameters(
         Parameter("overshoot", value=0.5),
         Parameter("focus_diopters", value=[0.75, 2.0, 1.0]),
     ]
-    told: list[float] = []
-    command = device.command_focus
-
-    def spy(focus_diopters: float) -> int:
-        told.append(focus_diopters)
-        return command(focus_diopters)
-
-    device.command_focus = spy  # type: ignore[method-assign]
+    told = commands_of(device)
     with Running(FocusSweepNode, context, parameter_overrides=overrides) as node:
         node.start()
         assert wait_for(lambda: len(told) > 10)
